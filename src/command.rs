@@ -1,0 +1,286 @@
+//! What clients ask and what they are told, whatever the dialect.
+//!
+//! Does no I/O of any kind, and knows neither bytes on the wire nor bytes on disk. [`crate::wire`] turns
+//! bytes into a [`Command`] and a [`Reply`] into bytes; [`crate::engine`] turns one into the other.
+
+use crate::mutation::Key;
+use std::borrow::Cow;
+
+/// Longest key, in bytes. The shortest is 1.
+pub const MAX_KEY: usize = 64 * 1024;
+/// Most frames of a message after its envelope.
+pub const MAX_BODY_FRAMES: usize = 128 * 1024;
+/// Most frames of an envelope, the empty one that ends it included.
+pub const MAX_ENVELOPE_FRAMES: usize = 16;
+/// Most bytes of an envelope's frames together.
+pub const MAX_ENVELOPE_BYTES: usize = 1024;
+/// Most keys that one SCAN returns, whatever its COUNT.
+pub const MAX_SCAN_COUNT: usize = 10_000;
+/// Keys that a SCAN without COUNT aims at.
+pub const DEFAULT_SCAN_COUNT: usize = 100;
+/// Default of `--max-value`, in bytes.
+pub const DEFAULT_MAX_VALUE: usize = 64 << 20;
+/// Largest `--max-value` that can be asked for, in bytes: a record's length has 32 bits on disk.
+pub const LARGEST_MAX_VALUE: usize = 1 << 30;
+/// The version of the protocol that `VERSION` reports.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The limits that depend on configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest value, in bytes.
+    pub max_value: usize,
+}
+
+impl Limits {
+    /// Most bytes of a whole message, all of its frames together: what `ZMQ_MAXMSGSIZE` is for one frame.
+    pub const fn max_message(&self) -> usize {
+        2 * self.max_value + (1 << 20)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { max_value: DEFAULT_MAX_VALUE }
+    }
+}
+
+/// When a stored value expires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// Never.
+    #[default]
+    Never,
+    /// This many milliseconds from now; never 0.
+    In(u64),
+    /// At this Unix time in milliseconds.
+    At(u64),
+}
+
+/// What must hold for a SET to take effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    Always,
+    /// The key is absent (`NX`).
+    Absent,
+    /// The key is present (`XX`).
+    Present,
+    /// The key is present with this version (`IF`).
+    Version(u64),
+}
+
+/// The options of a SET.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetOptions {
+    /// When the value expires.
+    pub expiry: Expiry,
+    /// What must hold.
+    pub condition: Condition,
+    /// Flags to store: 31 bits of the client's and [`crate::mutation::PICKLED`].
+    pub flags: u32,
+}
+
+/// Which end of a value grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `PREPEND`.
+    Front,
+    /// `APPEND`.
+    Back,
+}
+
+/// One request, decoded. Borrows from the message it came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// `PING`
+    Ping,
+    /// `SET key value [option …]`
+    Set {
+        /// The key.
+        key: Key<'a>,
+        /// The value.
+        value: &'a [u8],
+        /// Expiry, condition, flags.
+        options: SetOptions,
+    },
+    /// `GET key`
+    Get {
+        /// The key.
+        key: Key<'a>,
+    },
+    /// `DEL key …`
+    Delete {
+        /// At least one key.
+        keys: Vec<Key<'a>>,
+    },
+    /// `EXISTS key …`
+    Exists {
+        /// At least one key.
+        keys: Vec<Key<'a>>,
+    },
+    /// `MGET key …`
+    GetMany {
+        /// At least one key.
+        keys: Vec<Key<'a>>,
+    },
+    /// `MSET key value [key value …]`, all or nothing
+    SetMany {
+        /// At least one pair. Where a key comes twice, the later pair wins.
+        pairs: Vec<(Key<'a>, &'a [u8])>,
+    },
+    /// `INCR key [delta]`
+    Increment {
+        /// The key.
+        key: Key<'a>,
+        /// What to add.
+        delta: i64,
+    },
+    /// `APPEND key bytes`, `PREPEND key bytes`
+    Extend {
+        /// The key.
+        key: Key<'a>,
+        /// What to add to the value.
+        bytes: &'a [u8],
+        /// Where to add it.
+        end: End,
+    },
+    /// `TOUCH key milliseconds`
+    Touch {
+        /// The key.
+        key: Key<'a>,
+        /// The new expiry.
+        expiry: Expiry,
+    },
+    /// `TTL key`
+    TimeToLive {
+        /// The key.
+        key: Key<'a>,
+    },
+    /// `GETDEL key`
+    GetDelete {
+        /// The key.
+        key: Key<'a>,
+    },
+    /// `SCAN cursor [PREFIX p] [COUNT n]`
+    Scan {
+        /// 0 to start, then what the last page returned.
+        cursor: u64,
+        /// Only keys that start with this.
+        prefix: &'a [u8],
+        /// Keys to aim at, 1 to [`MAX_SCAN_COUNT`].
+        count: usize,
+    },
+    /// `COUNT`
+    Count,
+    /// `FLUSH [PREFIX p]`
+    Flush {
+        /// Only keys that start with this.
+        prefix: Option<&'a [u8]>,
+    },
+    /// `SYNC`
+    Sync,
+    /// `COMPACT`
+    Compact,
+    /// `STATS`
+    Stats,
+    /// `VERSION`
+    Version,
+}
+
+/// Why a command was refused: the second frame of an `ERR` reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// No such command.
+    BadCommand,
+    /// The command is known, its arguments are not right.
+    BadArgument,
+    /// A key, a value or a message over its limit.
+    TooBig,
+    /// INCR on a value that is no 64-bit decimal integer.
+    NotInteger,
+    /// INCR past the ends of a signed 64-bit integer.
+    Overflow,
+    /// INCR, APPEND or PREPEND on a pickled value.
+    WrongType,
+    /// The disk is full.
+    NoSpace,
+    /// The memory limit is reached and nothing may be evicted.
+    NoMemory,
+    /// The log is still being replayed.
+    Loading,
+    /// The store takes no writes.
+    ReadOnly,
+    /// The peer may not do this.
+    Denied,
+    /// A fault of kvd itself.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The code as it stands on the wire.
+    ///
+    /// ```
+    /// assert_eq!(kvd::command::ErrorCode::NoSpace.name(), "NOSPACE");
+    /// ```
+    pub const fn name(self) -> &'static str {
+        match self {
+            ErrorCode::BadCommand => "BADCMD",
+            ErrorCode::BadArgument => "BADARG",
+            ErrorCode::TooBig => "TOOBIG",
+            ErrorCode::NotInteger => "NOTINT",
+            ErrorCode::Overflow => "OVERFLOW",
+            ErrorCode::WrongType => "WRONGTYPE",
+            ErrorCode::NoSpace => "NOSPACE",
+            ErrorCode::NoMemory => "NOMEM",
+            ErrorCode::Loading => "LOADING",
+            ErrorCode::ReadOnly => "READONLY",
+            ErrorCode::Denied => "DENIED",
+            ErrorCode::Internal => "INTERNAL",
+        }
+    }
+}
+
+/// One answer. Borrows values and keys from the store; the wire copies them once, into the reply's frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// `OK PONG`
+    Pong,
+    /// `OK`
+    Done,
+    /// `OK version`: stored under this version.
+    Stored(u64),
+    /// `OK number`
+    Number(i64),
+    /// `MISS`
+    Miss,
+    /// `EXISTS`
+    Exists,
+    /// `CONFLICT version`: the version that the key has.
+    Conflict(u64),
+    /// `OK value version flags`
+    Value {
+        /// The value.
+        bytes: &'a [u8],
+        /// The version that last wrote it.
+        version: u64,
+        /// Its flags, [`crate::mutation::PICKLED`] included.
+        flags: u32,
+    },
+    /// `OK` and two frames a key: `1` value, or `0` and an empty frame
+    Values(Vec<Option<&'a [u8]>>),
+    /// `OK next-cursor key …`
+    Page {
+        /// Where to go on; 0 at the end.
+        cursor: u64,
+        /// The keys.
+        keys: Vec<&'a [u8]>,
+    },
+    /// `OK name value …`
+    Stats(Vec<(&'static str, String)>),
+    /// `OK version-of-kvd protocol-version`
+    Version,
+    /// `ERR code message`
+    Error(ErrorCode, Cow<'static, str>),
+}

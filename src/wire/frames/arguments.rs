@@ -1,0 +1,151 @@
+//! What single frames may be: keys, values, numbers, the options of a SET.
+//!
+//! Knows no verb but SET, whose options are a small language of their own.
+
+use crate::command::{Condition, ErrorCode, Expiry, Limits, MAX_KEY, SetOptions};
+use crate::decimal;
+use crate::mutation::{Key, PICKLED};
+use crate::wire::WireError;
+use std::ops::Deref;
+
+/// Most bytes of a message that an error repeats.
+const QUOTED: usize = 32;
+
+/// Unix times and spans in milliseconds end here, so that they fit a signed integer everywhere.
+const LAST_MILLISECOND: u64 = i64::MAX as u64;
+
+/// A refusal with `BADARG`.
+pub fn bad(message: impl Into<std::borrow::Cow<'static, str>>) -> WireError {
+    WireError::new(ErrorCode::BadArgument, message)
+}
+
+/// Bytes from a message as an error may repeat them: quoted, escaped, cut after 32 bytes.
+pub fn quote(bytes: &[u8]) -> String {
+    let (shown, more) = match bytes.get(..QUOTED) {
+        Some(shown) if bytes.len() > QUOTED => (shown, "..."),
+        _ => (bytes, ""),
+    };
+    format!("\"{}{more}\"", shown.escape_ascii())
+}
+
+/// A key: 1 to [`MAX_KEY`] bytes.
+pub fn key(bytes: &[u8]) -> Result<Key<'_>, WireError> {
+    match bytes.len() {
+        0 => Err(bad("a key has at least 1 byte")),
+        1..=MAX_KEY => Ok(Key::bytes(bytes)),
+        length => Err(too_big("key", length, MAX_KEY)),
+    }
+}
+
+/// The start of keys: up to [`MAX_KEY`] bytes, and empty for all of them.
+pub fn prefix(bytes: &[u8]) -> Result<&[u8], WireError> {
+    if bytes.len() > MAX_KEY { Err(too_big("prefix", bytes.len(), MAX_KEY)) } else { Ok(bytes) }
+}
+
+/// A value, within the limit.
+pub fn value(bytes: &[u8], limits: Limits) -> Result<&[u8], WireError> {
+    let limit = limits.max_value;
+    if bytes.len() > limit { Err(too_big("value", bytes.len(), limit)) } else { Ok(bytes) }
+}
+
+fn too_big(what: &str, length: usize, limit: usize) -> WireError {
+    WireError::new(ErrorCode::TooBig, format!("a {what} of {length} bytes; the limit is {limit}"))
+}
+
+/// A number from 0 to `most`.
+pub fn number(what: &str, bytes: &[u8], most: u64) -> Result<u64, WireError> {
+    decimal::parse_u64(bytes)
+        .filter(|&number| number <= most)
+        .ok_or_else(|| bad(format!("{what} is a decimal integer from 0 to {most}, not {}", quote(bytes))))
+}
+
+/// A number that may be negative.
+pub fn signed(what: &str, bytes: &[u8]) -> Result<i64, WireError> {
+    decimal::parse_i64(bytes).ok_or_else(|| {
+        bad(format!("{what} is a decimal integer from {} to {}, not {}", i64::MIN, i64::MAX, quote(bytes)))
+    })
+}
+
+/// Milliseconds from now, 0 for no expiry.
+pub fn time_to_live(what: &str, bytes: &[u8]) -> Result<Expiry, WireError> {
+    Ok(match number(what, bytes, LAST_MILLISECOND)? {
+        0 => Expiry::Never,
+        milliseconds => Expiry::In(milliseconds),
+    })
+}
+
+/// The options that a request may end with, one by one.
+pub struct Options<'a, F> {
+    verb: &'static str,
+    rest: std::slice::Iter<'a, F>,
+}
+
+impl<'a, F: Deref<Target = [u8]>> Options<'a, F> {
+    /// The frames after the fixed arguments of a verb.
+    pub fn new(verb: &'static str, rest: &'a [F]) -> Self {
+        Options { verb, rest: rest.iter() }
+    }
+
+    /// The name of the next option, as it was written.
+    pub fn next_name(&mut self) -> Option<&'a [u8]> {
+        self.rest.next().map(|frame| &**frame)
+    }
+
+    /// The frame that belongs to an option.
+    pub fn argument(&mut self, option: &str) -> Result<&'a [u8], WireError> {
+        let verb = self.verb;
+        self.next_name().ok_or_else(|| bad(format!("{verb} ends after {option}, which needs an argument")))
+    }
+
+    /// The refusal of an option that the verb does not have.
+    pub fn unknown(&self, name: &[u8]) -> WireError {
+        bad(format!("{} has no option {}", self.verb, quote(name)))
+    }
+}
+
+/// Stores an option's value, unless the option, or one that excludes it, came before. `group` names them.
+pub fn once<T>(slot: &mut Option<T>, value: T, group: &str) -> Result<(), WireError> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(bad(format!("{group} may be given only once"))),
+    }
+}
+
+/// The options of a SET, in any order.
+pub fn set_options<F: Deref<Target = [u8]>>(frames: &[F]) -> Result<SetOptions, WireError> {
+    const EXPIRY: &str = "one of TTL and AT";
+    const CONDITION: &str = "one of NX, XX and IF";
+    // The most common SET has none.
+    if frames.is_empty() {
+        return Ok(SetOptions::default());
+    }
+    let (mut expiry, mut condition, mut flags, mut pickled) = (None, None, None, None);
+    let mut options = Options::new("SET", frames);
+    while let Some(name) = options.next_name() {
+        if name.eq_ignore_ascii_case(b"TTL") {
+            once(&mut expiry, time_to_live("TTL", options.argument("TTL")?)?, EXPIRY)?;
+        } else if name.eq_ignore_ascii_case(b"AT") {
+            let at = number("AT", options.argument("AT")?, LAST_MILLISECOND)?;
+            once(&mut expiry, Expiry::At(at), EXPIRY)?;
+        } else if name.eq_ignore_ascii_case(b"NX") {
+            once(&mut condition, Condition::Absent, CONDITION)?;
+        } else if name.eq_ignore_ascii_case(b"XX") {
+            once(&mut condition, Condition::Present, CONDITION)?;
+        } else if name.eq_ignore_ascii_case(b"IF") {
+            let version = number("IF", options.argument("IF")?, u64::MAX)?;
+            once(&mut condition, Condition::Version(version), CONDITION)?;
+        } else if name.eq_ignore_ascii_case(b"FLAGS") {
+            let bits = number("FLAGS", options.argument("FLAGS")?, u64::from(PICKLED - 1))?;
+            once(&mut flags, bits as u32, "FLAGS")?;
+        } else if name.eq_ignore_ascii_case(b"PICKLED") {
+            once(&mut pickled, PICKLED, "PICKLED")?;
+        } else {
+            return Err(options.unknown(name));
+        }
+    }
+    Ok(SetOptions {
+        expiry: expiry.unwrap_or_default(),
+        condition: condition.unwrap_or_default(),
+        flags: flags.unwrap_or(0) | pickled.unwrap_or(0),
+    })
+}

@@ -1,0 +1,85 @@
+//! Bytes to [`Command`], [`Reply`] to bytes: the dialects, told apart by the first byte of the body.
+//!
+//! Knows neither ZeroMQ nor the engine nor the log: it is given frames and fills frames.
+
+pub mod frames;
+pub mod pickle;
+pub mod reply_frames;
+
+pub use reply_frames::{Frame, ReplyFrames};
+
+use crate::command::{Command, ErrorCode, Limits, Reply};
+use std::borrow::Cow;
+use std::ops::DerefMut;
+
+/// Why a message is no command. Becomes an `ERR` reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} {message}", code.name())]
+pub struct WireError {
+    /// The code of the reply.
+    pub code: ErrorCode,
+    /// What is wrong and what would be right.
+    pub message: Cow<'static, str>,
+}
+
+impl WireError {
+    /// An error with this code and text.
+    pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        WireError { code, message: message.into() }
+    }
+
+    /// The reply that tells it.
+    pub fn reply(self) -> Reply<'static> {
+        Reply::Error(self.code, self.message)
+    }
+}
+
+/// How a peer put its request, and so how it reads the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// A frame an argument.
+    Frames,
+    /// The tutorial's: one frame, a pickled tuple.
+    Pickle,
+}
+
+impl Dialect {
+    /// The dialect of a body, by its first byte: `0x80` or `(` begins a pickle. (`0x01` is kept for the
+    /// packed dialect.)
+    pub fn of(body: &[impl DerefMut<Target = [u8]>]) -> Dialect {
+        match body {
+            [only] if matches!(only.first(), Some(0x80 | b'(')) => Dialect::Pickle,
+            _ => Dialect::Frames,
+        }
+    }
+
+    /// Decodes a body in this dialect.
+    ///
+    /// `scratch` is room for a key whose bytes do not stand in the message as they are. The message is taken
+    /// mutably because a pickled SET is made into the value it stores by overwriting one byte of it.
+    ///
+    /// # Errors
+    /// A [`WireError`] that says what is wrong with the message. Nothing of it was executed.
+    pub fn decode<'a>(
+        self,
+        body: &'a mut [impl DerefMut<Target = [u8]>],
+        limits: &Limits,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<Command<'a>, WireError> {
+        match self {
+            Dialect::Frames => frames::decode(body, limits),
+            Dialect::Pickle => match body {
+                [message] => pickle::decode(message, limits, scratch),
+                _ => Err(WireError::new(ErrorCode::BadArgument, "a pickled request is one frame")),
+            },
+        }
+    }
+
+    /// Appends the frames of a reply in this dialect.
+    pub fn encode(self, reply: &Reply<'_>, into: &mut ReplyFrames) {
+        match self {
+            Dialect::Frames => frames::encode(reply, into),
+            Dialect::Pickle => pickle::encode(reply, into),
+        }
+    }
+}
