@@ -27,6 +27,8 @@
 pub mod wire;
 
 pub mod command;
+pub mod engine;
+pub mod table;
 
 mod decimal;
 pub mod mutation;

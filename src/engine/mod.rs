@@ -1,0 +1,214 @@
+//! What a command means: `(table + overlay, command, now) -> (reply, mutations)`.
+//!
+//! Pure: knows no clock, no socket and no file, neither bytes on the wire nor bytes on disk. Time is a parameter,
+//! mutations go to a closure, and whoever owns the engine says when a batch became durable.
+//!
+//! ```text
+//!                      +-- mutations, with versions --> record (the log's next batch)
+//! command --> evaluate +-- the same ---> overlay --- commit(batch) ---> table
+//!                      +-- reply, and the batch that must be durable before it may leave
+//! ```
+//!
+//! - A command is evaluated once, at once, in the order of arrival. Only replies wait.
+//! - Whatever writes is evaluated against table *and* overlay, so that two pending increments make two.
+//! - A read of a peer that has nothing in flight sees the table alone, and so never waits for a disk.
+//! - Each mutation has the next version, and a version is never handed out twice, not even after its batch was
+//!   refused.
+
+mod overlay;
+mod reads;
+mod scan;
+mod writes;
+
+use crate::command::{Command, ErrorCode, Limits, Reply};
+use crate::mutation::{Key, Mutation};
+use crate::table::{Entry, Probe, Table};
+use overlay::Overlay;
+
+/// Number of a batch of mutations, counted from 1 by the engine since its start.
+pub type BatchId = u64;
+
+/// Which state a read sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// The durable table alone: for a peer that has nothing in flight.
+    Durable,
+    /// The table with the pending mutations above it: for a peer with replies outstanding.
+    Pending,
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub struct Evaluation<'e> {
+    /// The answer, to be sent once `after` is durable.
+    pub reply: Reply<'e>,
+    /// The newest batch that the command wrote to or read from, if any.
+    pub after: Option<BatchId>,
+}
+
+/// The store as commands see it: the durable table and, above it, the overlay.
+///
+/// ```
+/// use kvd::command::{Command, Limits, Reply, SetOptions};
+/// use kvd::engine::{Engine, View};
+/// use kvd::mutation::Key;
+/// use kvd::table::Table;
+///
+/// let mut engine = Engine::new(Table::new(0), 1, Limits::default());
+/// let set = Command::Set { key: Key::bytes(b"k"), value: b"v", options: SetOptions::default() };
+/// let evaluation = engine.evaluate(&set, 0, View::Durable, &mut |_version, _mutation| { /* to the log */ });
+/// assert_eq!((evaluation.reply, evaluation.after), (Reply::Stored(1), Some(1)));
+///
+/// // Not durable yet: whoever has nothing in flight doesn't see it.
+/// let get = Command::Get { key: Key::bytes(b"k") };
+/// assert_eq!(engine.evaluate(&get, 0, View::Durable, &mut |_, _| ()).reply, Reply::Miss);
+/// let batch = engine.close_batch();
+/// engine.commit(batch);
+/// let found = Reply::Value { bytes: b"v", version: 1, flags: 0 };
+/// assert_eq!(engine.evaluate(&get, 0, View::Durable, &mut |_, _| ()).reply, found);
+/// ```
+pub struct Engine {
+    table: Table,
+    overlay: Overlay,
+    limits: Limits,
+    next_version: u64,
+    /// The batch that mutations join now.
+    forming: BatchId,
+    /// Number of entries that the table will have once everything pending is in it. A commit doesn't change it.
+    entries: usize,
+    full: bool,
+}
+
+/// What the evaluation of one command is given, and what it notes on its way.
+struct Call<'c> {
+    /// Unix time in milliseconds.
+    now: u64,
+    /// What a read sees. Writes don't ask.
+    view: View,
+    /// The newest batch read or written so far.
+    after: Option<BatchId>,
+    /// Takes the mutations.
+    record: &'c mut dyn FnMut(u64, &Mutation<'_>),
+}
+
+impl Call<'_> {
+    /// Notes that the answer rests on a batch.
+    fn rests_on(&mut self, batch: Option<BatchId>) {
+        self.after = self.after.max(batch);
+    }
+}
+
+impl Engine {
+    /// `next_version` is the version that the next mutation gets.
+    pub fn new(table: Table, next_version: u64, limits: Limits) -> Self {
+        let entries = table.len();
+        Engine { table, overlay: Overlay::default(), limits, next_version, forming: 1, entries, full: false }
+    }
+
+    /// Evaluates a command, once.
+    ///
+    /// `now` is Unix time in milliseconds; a key whose deadline has come by then is absent. Every mutation of the
+    /// command goes, in order and with its version, to `record` (all of them are one atomic group) and into the
+    /// overlay under the forming batch. A command that is refused or has no effect records nothing.
+    ///
+    /// SYNC, COMPACT and STATS are about the store as a whole, not about its keys: who owns the engine answers
+    /// them, and here they are an internal error.
+    pub fn evaluate<'e>(
+        &'e mut self,
+        command: &Command<'_>,
+        now: u64,
+        view: View,
+        record: &mut dyn FnMut(u64, &Mutation<'_>),
+    ) -> Evaluation<'e> {
+        if self.full && stores(command) {
+            let reply = Reply::Error(ErrorCode::NoSpace, "the disk is full: only removals are taken".into());
+            return Evaluation { reply, after: None };
+        }
+        let mut call = Call { now, view, after: None, record };
+        let reply = match *command {
+            Command::Ping => Reply::Pong,
+            Command::Version => Reply::Version,
+            Command::Get { key } => self.get(&mut call, key),
+            Command::GetMany { ref keys } => self.get_many(&mut call, keys),
+            Command::Exists { ref keys } => self.exists(&mut call, keys),
+            Command::TimeToLive { key } => self.time_to_live(&mut call, key),
+            Command::Count => self.count(&mut call),
+            Command::Scan { cursor, prefix, count } => self.scan(&mut call, cursor, prefix, count),
+            Command::Set { key, value, options } => self.set(&mut call, key, value, options),
+            Command::SetMany { ref pairs } => self.set_many(&mut call, pairs),
+            Command::Delete { ref keys } => self.delete(&mut call, keys),
+            Command::GetDelete { key } => self.get_delete(&mut call, key),
+            Command::Increment { key, delta } => self.increment(&mut call, key, delta),
+            Command::Extend { key, bytes, end } => self.extend(&mut call, key, bytes, end),
+            Command::Touch { key, expiry } => self.touch(&mut call, key, expiry),
+            Command::Flush { prefix } => self.flush(&mut call, prefix),
+            Command::Sync | Command::Compact | Command::Stats => {
+                Reply::Error(ErrorCode::Internal, "asked of the wrong part of kvd".into())
+            }
+        };
+        Evaluation { reply, after: call.after }
+    }
+
+    /// The version that the next mutation will get.
+    pub fn next_version(&self) -> u64 {
+        self.next_version
+    }
+
+    /// Closes the forming batch and returns its number: later mutations belong to the next one.
+    pub fn close_batch(&mut self) -> BatchId {
+        let closed = self.forming;
+        self.forming += 1;
+        closed
+    }
+
+    /// The batch is durable: folds it, and every one before it, into the table.
+    pub fn commit(&mut self, batch: BatchId) {
+        self.overlay.commit(batch, &mut self.table);
+        debug_assert!(!self.overlay.is_empty() || self.entries == self.table.len(), "entries were miscounted");
+    }
+
+    /// The oldest batch that is not yet durable was refused: forgets every pending mutation, those of the forming
+    /// batch included. Neither their versions nor the batch's number come again.
+    pub fn refuse(&mut self) {
+        self.overlay.clear();
+        self.forming += 1;
+        self.entries = self.table.len();
+    }
+
+    /// While full, commands that would store something are answered `ERR NOSPACE`; removals go on.
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
+    }
+
+    /// The durable table (for STATS).
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// What a read sees of a key.
+    fn seen(&self, call: &mut Call<'_>, key: Key<'_>) -> Option<&Entry> {
+        let probe = self.table.probe(key);
+        let entry = match call.view {
+            View::Durable => self.table.get(probe),
+            View::Pending => self.held(call, probe),
+        };
+        entry.filter(|entry| !entry.is_expired(call.now))
+    }
+
+    /// The entry of a key with everything pending applied, an expired one included.
+    fn held(&self, call: &mut Call<'_>, probe: Probe<'_>) -> Option<&Entry> {
+        match self.overlay.look(probe) {
+            Some(known) => {
+                call.rests_on(Some(known.batch));
+                known.entry
+            }
+            None => self.table.get(probe),
+        }
+    }
+}
+
+/// Whether a command may put something into the log that takes lasting room there.
+fn stores(command: &Command<'_>) -> bool {
+    use Command::{Extend, Increment, Set, SetMany, Touch};
+    matches!(command, Set { .. } | SetMany { .. } | Increment { .. } | Extend { .. } | Touch { .. })
+}

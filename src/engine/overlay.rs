@@ -1,0 +1,263 @@
+//! The pending mutations: evaluated, on their way to the disk, not yet in the table.
+//!
+//! Knows mutations in the order they were made and the batch each belongs to; knows nothing of commands, nor of
+//! how a batch becomes durable. It exists so that commands are evaluated once, at once, while the table shows
+//! nothing that a crash could take back.
+//!
+//! ```text
+//! changes   [ put a | put b | remove a | FLUSH x | put a ]      oldest to newest, in order of version
+//! batch        1       1       2          2         3
+//! newest    a -> 4, b -> 1                                      what a pending read sees
+//! ```
+//!
+//! A commit takes changes from the front and moves them into the table, so that the table is at every moment
+//! the state as of one batch. Changes of one key that a newer one hides stay in line until then.
+
+use super::BatchId;
+use crate::table::{Entry, Flushes, Probe, Table};
+use hashbrown::HashTable;
+use std::collections::VecDeque;
+
+/// What is pending.
+#[derive(Default)]
+pub struct Overlay {
+    /// Oldest first.
+    changes: VecDeque<Pending>,
+    /// Position of the first of them, counted since the start of the engine: a position stays right when changes
+    /// before it are committed.
+    first: u64,
+    /// For each key with a pending change, the newest.
+    newest: HashTable<Newest>,
+    /// The pending flushes: they hide keys of the table and changes older than they are.
+    flushes: Flushes,
+}
+
+struct Pending {
+    batch: BatchId,
+    change: Change,
+}
+
+enum Change {
+    /// A value or a tombstone.
+    Key { hash: u64, entry: Entry },
+    /// The removal of everything older under a prefix.
+    Flush { version: u64, prefix: Option<Box<[u8]>> },
+}
+
+impl Change {
+    fn version(&self) -> u64 {
+        match self {
+            Change::Key { entry, .. } => entry.version(),
+            Change::Flush { version, .. } => *version,
+        }
+    }
+}
+
+/// The position of the newest change of a key that has this hash.
+struct Newest {
+    hash: u64,
+    position: u64,
+}
+
+/// What is pending of one key.
+#[derive(Debug)]
+pub struct Known<'o> {
+    /// The batch that it comes with.
+    pub batch: BatchId,
+    /// The entry; `None` if the key is pending to be removed or flushed.
+    pub entry: Option<&'o Entry>,
+}
+
+impl Overlay {
+    /// What is pending of a key; `None` leaves the word to the table.
+    pub fn look(&self, probe: Probe<'_>) -> Option<Known<'_>> {
+        if self.changes.is_empty() {
+            return None;
+        }
+        let flush = self.flushes.newest_over(probe.key);
+        let newest = self.position(probe).and_then(|position| self.pending(position));
+        match newest {
+            Some((batch, entry)) if entry.version() > flush => {
+                Some(Known { batch, entry: Some(entry).filter(|entry| !entry.is_removal()) })
+            }
+            _ if flush != 0 => Some(Known { batch: self.batch_of(flush)?, entry: None }),
+            _ => None,
+        }
+    }
+
+    /// Where the newest change of a key stands, flushed or not. Good until the next commit or [`Overlay::clear`].
+    pub fn position(&self, probe: Probe<'_>) -> Option<u64> {
+        self.newest.find(probe.hash, |newest| self.is_of(newest, probe)).map(|newest| newest.position)
+    }
+
+    /// The entry at a position.
+    pub fn at(&self, position: u64) -> Option<&Entry> {
+        self.pending(position).map(|(_, entry)| entry)
+    }
+
+    /// Adds a value or a tombstone, whose key has this hash.
+    pub fn push(&mut self, batch: BatchId, hash: u64, entry: Entry) {
+        let position = self.first + self.changes.len() as u64;
+        let probe = Probe { hash, key: entry.key() };
+        // Two steps, since to compare keys is to read the changes that the map points to.
+        let held = self.newest.find(hash, |newest| self.is_of(newest, probe)).map(|newest| newest.position);
+        match held.and_then(|held| self.newest.find_mut(hash, |newest| newest.position == held)) {
+            Some(newest) => newest.position = position,
+            None => {
+                self.newest.insert_unique(hash, Newest { hash, position }, |newest| newest.hash);
+            }
+        }
+        self.changes.push_back(Pending { batch, change: Change::Key { hash, entry } });
+    }
+
+    /// Adds a flush.
+    pub fn push_flush(&mut self, batch: BatchId, version: u64, prefix: Option<&[u8]>) {
+        self.flushes.add(prefix, version);
+        self.changes.push_back(Pending { batch, change: Change::Flush { version, prefix: prefix.map(Into::into) } });
+    }
+
+    /// Moves the changes of a batch, and of those before it, into the table.
+    pub fn commit(&mut self, batch: BatchId, table: &mut Table) {
+        let mut flushed = false;
+        while self.changes.front().is_some_and(|pending| pending.batch <= batch)
+            && let Some(Pending { change, .. }) = self.changes.pop_front()
+        {
+            let position = self.first;
+            self.first += 1;
+            match change {
+                Change::Key { hash, entry } => {
+                    if let Ok(newest) = self.newest.find_entry(hash, |newest| newest.position == position) {
+                        newest.remove();
+                    }
+                    if entry.is_removal() {
+                        table.remove(Probe { hash, key: entry.key() });
+                    } else {
+                        table.put(hash, entry);
+                    }
+                }
+                Change::Flush { version, prefix } => {
+                    table.flush(prefix.as_deref(), version);
+                    flushed = true;
+                }
+            }
+        }
+        if flushed {
+            self.flushes.clear();
+            for pending in &self.changes {
+                if let Change::Flush { version, prefix } = &pending.change {
+                    self.flushes.add(prefix.as_deref(), *version);
+                }
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.changes.clear();
+        self.newest.clear();
+        self.flushes.clear();
+    }
+
+    /// Whether nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The newest batch that has a pending change.
+    pub fn newest_batch(&self) -> Option<BatchId> {
+        self.changes.back().map(|pending| pending.batch)
+    }
+
+    /// The pending value of every key that has one, with its hash, in no order.
+    pub fn present(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        let newest = self.newest.iter().filter_map(|newest| Some((newest.hash, self.at(newest.position)?)));
+        newest.filter(|(_, entry)| !entry.is_removal() && entry.version() > self.flushes.newest_over(entry.key()))
+    }
+
+    fn is_of(&self, newest: &Newest, probe: Probe<'_>) -> bool {
+        newest.hash == probe.hash && self.at(newest.position).is_some_and(|entry| entry.key() == probe.key)
+    }
+
+    fn pending(&self, position: u64) -> Option<(BatchId, &Entry)> {
+        let index = position.checked_sub(self.first)?;
+        match self.changes.get(index as usize)? {
+            Pending { batch, change: Change::Key { entry, .. } } => Some((*batch, entry)),
+            Pending { change: Change::Flush { .. }, .. } => None,
+        }
+    }
+
+    /// The batch of a pending change, by its version.
+    fn batch_of(&self, version: u64) -> Option<BatchId> {
+        let index = self.changes.partition_point(|pending| pending.change.version() < version);
+        self.changes.get(index).map(|pending| pending.batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutation::{Key, Value};
+
+    fn put(overlay: &mut Overlay, table: &Table, batch: BatchId, version: u64, key: &[u8]) {
+        let probe = table.probe(Key::bytes(key));
+        let value = Value { bytes: b"v", flags: 0, deadline: 0 };
+        overlay.push(batch, probe.hash, Entry::new(version, probe.key, &value));
+    }
+
+    fn look(overlay: &Overlay, table: &Table, key: &[u8]) -> Option<(BatchId, Option<u64>)> {
+        let known = overlay.look(table.probe(Key::bytes(key)))?;
+        Some((known.batch, known.entry.map(Entry::version)))
+    }
+
+    #[test]
+    fn the_newest_word_counts() {
+        let (mut overlay, table) = (Overlay::default(), Table::new(1));
+        put(&mut overlay, &table, 1, 10, b"ab");
+        put(&mut overlay, &table, 2, 11, b"ab");
+        assert_eq!(look(&overlay, &table, b"ab"), Some((2, Some(11))));
+        assert_eq!(look(&overlay, &table, b"ac"), None);
+        overlay.push_flush(3, 12, Some(b"a"));
+        assert_eq!(look(&overlay, &table, b"ab"), Some((3, None)));
+        assert_eq!(look(&overlay, &table, b"ac"), Some((3, None)), "hidden, if it is in the table");
+        put(&mut overlay, &table, 4, 13, b"ab");
+        assert_eq!(look(&overlay, &table, b"ab"), Some((4, Some(13))));
+        assert_eq!(overlay.present().count(), 1);
+        assert_eq!(overlay.newest_batch(), Some(4));
+    }
+
+    #[test]
+    fn a_commit_leaves_the_newer_batches_on_top() {
+        let (mut overlay, mut table) = (Overlay::default(), Table::new(1));
+        put(&mut overlay, &table, 1, 10, b"a");
+        put(&mut overlay, &table, 2, 11, b"b");
+        overlay.push_flush(2, 12, None);
+        put(&mut overlay, &table, 3, 13, b"a");
+        overlay.commit(1, &mut table);
+        assert_eq!(table.get(table.probe(Key::bytes(b"a"))).map(Entry::version), Some(10));
+        assert_eq!(look(&overlay, &table, b"a"), Some((3, Some(13))));
+        assert_eq!(look(&overlay, &table, b"b"), Some((2, None)));
+        overlay.commit(2, &mut table);
+        assert!(table.is_empty());
+        assert_eq!(look(&overlay, &table, b"b"), None);
+        overlay.commit(3, &mut table);
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_left_behind() {
+        let (mut overlay, mut table) = (Overlay::default(), Table::new(1));
+        for turn in 0..3 {
+            for version in 1..=100_u64 {
+                put(&mut overlay, &table, version, turn * 100 + version, &(version % 9).to_le_bytes());
+            }
+            overlay.push_flush(101, turn * 100 + 101, Some(b"x"));
+            if turn == 1 {
+                overlay.clear();
+            } else {
+                overlay.commit(101, &mut table);
+            }
+            assert!(overlay.is_empty() && overlay.newest.is_empty() && overlay.flushes.is_empty());
+        }
+        assert_eq!(table.len(), 9);
+    }
+}

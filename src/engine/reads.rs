@@ -1,0 +1,53 @@
+//! The commands that only look.
+//!
+//! What they see is the [`View`] of the call; what they return borrows from the store, so that a value is copied
+//! once, into the reply's frames.
+
+use super::{Call, Engine, View};
+use crate::command::Reply;
+use crate::mutation::Key;
+use crate::table::Entry;
+
+impl Engine {
+    pub(super) fn get(&self, call: &mut Call<'_>, key: Key<'_>) -> Reply<'_> {
+        self.seen(call, key).map_or(Reply::Miss, value)
+    }
+
+    pub(super) fn get_many(&self, call: &mut Call<'_>, keys: &[Key<'_>]) -> Reply<'_> {
+        Reply::Values(keys.iter().map(|&key| self.seen(call, key).map(Entry::value)).collect())
+    }
+
+    /// Counts every mention of a key: `EXISTS a a` is 2.
+    pub(super) fn exists(&self, call: &mut Call<'_>, keys: &[Key<'_>]) -> Reply<'static> {
+        number(keys.iter().filter(|&&key| self.seen(call, key).is_some()).count())
+    }
+
+    pub(super) fn time_to_live(&self, call: &mut Call<'_>, key: Key<'_>) -> Reply<'static> {
+        match self.seen(call, key).map(Entry::deadline) {
+            None => Reply::Miss,
+            Some(0) => Reply::Number(-1),
+            Some(deadline) => Reply::Number(i64::try_from(deadline - call.now).unwrap_or(i64::MAX)),
+        }
+    }
+
+    /// Entries, those included that have expired but were not removed yet.
+    pub(super) fn count(&self, call: &mut Call<'_>) -> Reply<'static> {
+        match call.view {
+            View::Durable => number(self.table.len()),
+            View::Pending => {
+                call.rests_on(self.overlay.newest_batch());
+                number(self.entries)
+            }
+        }
+    }
+}
+
+/// A value as it is told to clients.
+pub(super) fn value(entry: &Entry) -> Reply<'_> {
+    Reply::Value { bytes: entry.value(), version: entry.version(), flags: entry.flags() }
+}
+
+/// A number of things as it is told to clients.
+pub(super) fn number(of: usize) -> Reply<'static> {
+    Reply::Number(i64::try_from(of).unwrap_or(i64::MAX))
+}

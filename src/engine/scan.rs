@@ -1,0 +1,93 @@
+//! SCAN: pages of keys in order of hash, from the table and the pending mutations together.
+//!
+//! A cursor is the hash at which the next page begins. Keys never change their hash, so whoever is present
+//! throughout is met, whatever comes and goes between pages, and an arbitrary cursor merely begins elsewhere.
+
+use super::{Call, Engine, View};
+use crate::command::Reply;
+use crate::mutation::Space;
+use crate::table::{Entry, Probe};
+
+/// Entries looked at together, at least: below this, passing over a shard costs more than sorting its entries.
+const STRETCH: usize = 256;
+
+/// Entries looked at for one page, about. A prefix that few keys have gives short pages, even empty ones, rather
+/// than a long pause for everybody else.
+const EFFORT: usize = 10_000;
+
+impl Engine {
+    pub(super) fn scan(&self, call: &mut Call<'_>, cursor: u64, prefix: &[u8], count: usize) -> Reply<'_> {
+        // A page of no keys would never come to an end.
+        let count = count.max(1);
+        let now = call.now;
+        let matches = |entry: &Entry| {
+            let key = entry.key();
+            key.space == Space::Bytes && key.bytes.starts_with(prefix) && !entry.is_expired(now)
+        };
+        let pending = call.view == View::Pending;
+        let mut fresh = Vec::new();
+        if pending {
+            call.rests_on(self.overlay.newest_batch());
+            fresh.extend(self.overlay.present().filter(|&(hash, entry)| hash >= cursor && matches(entry)));
+            fresh.sort_unstable_by_key(|&(hash, _)| hash);
+        }
+        let mut fresh = fresh.into_iter().peekable();
+
+        let mut page = Page { keys: Vec::new(), count, last: 0 };
+        let mut from = cursor;
+        let mut effort = EFFORT.max(count);
+        loop {
+            let stretch = self.table.stretch(from, count.max(STRETCH));
+            effort = effort.saturating_sub(stretch.entries.len());
+            for (hash, entry) in stretch.entries {
+                // What is pending of a key stands in `fresh`, if it is present at all.
+                let hidden = pending && self.overlay.look(Probe { hash, key: entry.key() }).is_some();
+                if hidden || !matches(entry) {
+                    continue;
+                }
+                while let Some((hash, entry)) = fresh.next_if(|&(fresh, _)| fresh <= hash) {
+                    if !page.takes(hash, entry) {
+                        return page.until(hash);
+                    }
+                }
+                if !page.takes(hash, entry) {
+                    return page.until(hash);
+                }
+            }
+            from = stretch.next;
+            while let Some((hash, entry)) = fresh.next_if(|&(hash, _)| from == 0 || hash < from) {
+                if !page.takes(hash, entry) {
+                    return page.until(hash);
+                }
+            }
+            if from == 0 || effort == 0 || page.keys.len() >= count {
+                return page.until(from);
+            }
+        }
+    }
+}
+
+/// The keys of one page so far.
+struct Page<'e> {
+    keys: Vec<&'e [u8]>,
+    /// How many it aims at.
+    count: usize,
+    /// The hash of the last one.
+    last: u64,
+}
+
+impl<'e> Page<'e> {
+    /// Adds a key, unless the page is full: keys of one hash stay together, since a cursor can't point between them.
+    fn takes(&mut self, hash: u64, entry: &'e Entry) -> bool {
+        if self.keys.len() >= self.count && self.last != hash {
+            return false;
+        }
+        self.keys.push(entry.key().bytes);
+        self.last = hash;
+        true
+    }
+
+    fn until(self, cursor: u64) -> Reply<'e> {
+        Reply::Page { cursor, keys: self.keys }
+    }
+}

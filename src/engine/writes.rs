@@ -1,0 +1,212 @@
+//! The commands that change something.
+//!
+//! They see everything pending, whatever the call's view: they are evaluated in the order in which they will be
+//! durable. Each builds the one [`Entry`] that goes to `record`, into the overlay and, on commit, into the table.
+
+use super::reads::{number, value};
+use super::{Call, Engine};
+use crate::command::{Condition, End, ErrorCode, Expiry, Reply, SetOptions};
+use crate::decimal;
+use crate::mutation::{Key, Mutation, PICKLED, Value};
+use crate::table::{Entry, Probe, covers};
+
+impl Engine {
+    pub(super) fn set(
+        &mut self,
+        call: &mut Call<'_>,
+        key: Key<'_>,
+        bytes: &[u8],
+        options: SetOptions,
+    ) -> Reply<'static> {
+        let deadline = match deadline(options.expiry, call.now) {
+            Ok(deadline) => deadline,
+            Err(refusal) => return refusal,
+        };
+        let probe = self.table.probe(key);
+        let held = self.held(call, probe);
+        let present = held.filter(|entry| !entry.is_expired(call.now)).map(Entry::version);
+        let replaces = held.is_some();
+        match (options.condition, present) {
+            (Condition::Absent, Some(_)) => return Reply::Exists,
+            (Condition::Present | Condition::Version(_), None) => return Reply::Miss,
+            (Condition::Version(wanted), Some(version)) if wanted != version => return Reply::Conflict(version),
+            _ => {}
+        }
+        let value = Value { bytes, flags: options.flags, deadline };
+        Reply::Stored(self.put(call, probe.hash, Entry::new(self.next_version, key, &value), replaces))
+    }
+
+    /// Where a key comes twice both values are recorded, and the later has the higher version.
+    pub(super) fn set_many(&mut self, call: &mut Call<'_>, pairs: &[(Key<'_>, &[u8])]) -> Reply<'static> {
+        let mut stored = 0;
+        for &(key, bytes) in pairs {
+            let probe = self.table.probe(key);
+            let replaces = self.held(call, probe).is_some();
+            let entry = Entry::new(self.next_version, key, &Value { bytes, flags: 0, deadline: 0 });
+            stored = self.put(call, probe.hash, entry, replaces);
+        }
+        Reply::Stored(stored)
+    }
+
+    /// A key named twice is removed, and counted, once.
+    pub(super) fn delete(&mut self, call: &mut Call<'_>, keys: &[Key<'_>]) -> Reply<'static> {
+        let mut removed = 0;
+        for &key in keys {
+            let probe = self.table.probe(key);
+            if self.present(call, probe).is_some() {
+                self.remove(call, probe);
+                removed += 1;
+            }
+        }
+        Reply::Number(removed)
+    }
+
+    pub(super) fn get_delete(&mut self, call: &mut Call<'_>, key: Key<'_>) -> Reply<'_> {
+        let probe = self.table.probe(key);
+        if self.present(call, probe).is_none() {
+            return Reply::Miss;
+        }
+        // Neither place gives the value up before the removal is durable, so that the reply can borrow it.
+        let pending = self.overlay.position(probe);
+        self.remove(call, probe);
+        let removed = match pending {
+            Some(position) => self.overlay.at(position),
+            None => self.table.get(probe),
+        };
+        removed.map_or(Reply::Miss, value)
+    }
+
+    pub(super) fn increment(&mut self, call: &mut Call<'_>, key: Key<'_>, delta: i64) -> Reply<'static> {
+        let probe = self.table.probe(key);
+        let held = self.held(call, probe);
+        let replaces = held.is_some();
+        let (augend, flags, deadline) = match held.filter(|entry| !entry.is_expired(call.now)) {
+            None => (Some(0), 0, 0),
+            Some(entry) if entry.flags() & PICKLED != 0 => return wrong_type("INCR"),
+            Some(entry) => (decimal::parse_i64(entry.value()), entry.flags(), entry.deadline()),
+        };
+        let Some(augend) = augend else {
+            let message = "the value is no decimal integer of 64 bits without '+', spaces and leading zeros";
+            return Reply::Error(ErrorCode::NotInteger, message.into());
+        };
+        let Some(sum) = augend.checked_add(delta) else {
+            let message = "the sum lies outside -9223372036854775808 to 9223372036854775807";
+            return Reply::Error(ErrorCode::Overflow, message.into());
+        };
+        let text = decimal::Text::of(sum);
+        let value = Value { bytes: text.as_bytes(), flags, deadline };
+        self.put(call, probe.hash, Entry::new(self.next_version, key, &value), replaces);
+        Reply::Number(sum)
+    }
+
+    pub(super) fn extend(&mut self, call: &mut Call<'_>, key: Key<'_>, bytes: &[u8], end: End) -> Reply<'static> {
+        let probe = self.table.probe(key);
+        let Some(held) = self.present(call, probe) else { return Reply::Miss };
+        if held.flags() & PICKLED != 0 {
+            return wrong_type(match end {
+                End::Front => "PREPEND",
+                End::Back => "APPEND",
+            });
+        }
+        let length = held.value().len() + bytes.len();
+        let limit = self.limits.max_value;
+        if length > limit {
+            let message = format!("the value would be {length} bytes long; the limit is {limit}");
+            return Reply::Error(ErrorCode::TooBig, message.into());
+        }
+        let (front, back) = match end {
+            End::Front => (bytes, held.value()),
+            End::Back => (held.value(), bytes),
+        };
+        let value = Value { bytes: front, flags: held.flags(), deadline: held.deadline() };
+        let entry = Entry::joined(self.next_version, key, &value, back);
+        self.put(call, probe.hash, entry, true);
+        number(length)
+    }
+
+    pub(super) fn touch(&mut self, call: &mut Call<'_>, key: Key<'_>, expiry: Expiry) -> Reply<'static> {
+        let deadline = match deadline(expiry, call.now) {
+            Ok(deadline) => deadline,
+            Err(refusal) => return refusal,
+        };
+        let probe = self.table.probe(key);
+        let Some(held) = self.present(call, probe) else { return Reply::Miss };
+        let value = Value { bytes: held.value(), flags: held.flags(), deadline };
+        let entry = Entry::new(self.next_version, key, &value);
+        self.put(call, probe.hash, entry, true);
+        Reply::Done
+    }
+
+    /// Recorded even where nothing matches: what it hides is for the log to say, not for one moment's count. As
+    /// with COUNT, an entry that has expired but was not removed yet counts.
+    pub(super) fn flush(&mut self, call: &mut Call<'_>, prefix: Option<&[u8]>) -> Reply<'static> {
+        let removed = match prefix {
+            None => self.entries,
+            Some(_) => self.covered(prefix),
+        };
+        let version = self.take_version(call);
+        (call.record)(version, &Mutation::Flush { prefix });
+        self.overlay.push_flush(self.forming, version, prefix);
+        self.entries -= removed;
+        number(removed)
+    }
+
+    /// How many entries a flush would remove. Passes over the whole store.
+    fn covered(&self, prefix: Option<&[u8]>) -> usize {
+        let pending = self.overlay.present().filter(|(_, entry)| covers(prefix, entry.key()));
+        let durable = self.table.iter_hashed().filter(|&(hash, entry)| {
+            let key = entry.key();
+            covers(prefix, key) && self.overlay.look(Probe { hash, key }).is_none()
+        });
+        pending.count() + durable.count()
+    }
+
+    /// The entry of a key that is there and has not expired, with everything pending applied.
+    fn present(&self, call: &mut Call<'_>, probe: Probe<'_>) -> Option<&Entry> {
+        self.held(call, probe).filter(|entry| !entry.is_expired(call.now))
+    }
+
+    /// Records an entry and makes it pending. Returns its version, which must be the next one.
+    fn put(&mut self, call: &mut Call<'_>, hash: u64, entry: Entry, replaces: bool) -> u64 {
+        let version = self.take_version(call);
+        debug_assert_eq!(entry.version(), version);
+        (call.record)(version, &entry.mutation());
+        self.overlay.push(self.forming, hash, entry);
+        self.entries += usize::from(!replaces);
+        version
+    }
+
+    /// Records the removal of a key that is there, and makes it pending.
+    fn remove(&mut self, call: &mut Call<'_>, probe: Probe<'_>) {
+        let version = self.take_version(call);
+        (call.record)(version, &Mutation::Remove { key: probe.key });
+        self.overlay.push(self.forming, probe.hash, Entry::removal(version, probe.key));
+        self.entries -= 1;
+    }
+
+    /// The next version. From here on the call rests on the forming batch.
+    fn take_version(&mut self, call: &mut Call<'_>) -> u64 {
+        call.rests_on(Some(self.forming));
+        let version = self.next_version;
+        self.next_version += 1;
+        version
+    }
+}
+
+/// The Unix time in milliseconds at which something expires, 0 for never; or the refusal.
+fn deadline(expiry: Expiry, now: u64) -> Result<u64, Reply<'static>> {
+    let deadline = match expiry {
+        Expiry::Never => Some(0),
+        Expiry::In(milliseconds) => now.checked_add(milliseconds),
+        // Long past, and never to be mistaken for "never".
+        Expiry::At(0) => Some(1),
+        Expiry::At(deadline) => Some(deadline),
+    };
+    deadline.filter(|&deadline| i64::try_from(deadline).is_ok()).ok_or_else(|| {
+        Reply::Error(ErrorCode::BadArgument, "the expiry lies beyond 9223372036854775807 ms of Unix time".into())
+    })
+}
+
+fn wrong_type(verb: &'static str) -> Reply<'static> {
+    Reply::Error(ErrorCode::WrongType, format!("{verb} can't be applied to a pickled value").into())
+}

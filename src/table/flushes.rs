@@ -1,0 +1,100 @@
+//! A set of flushes, and the one question asked of it: which flush hides this key?
+//!
+//! Knows prefixes and versions, not entries. A flush does not remove anything when it is met: it applies to every
+//! matching entry below its version, also to those met later. Replay and the pending mutations both keep such
+//! a set.
+
+use crate::mutation::{Key, Space};
+use std::collections::{BTreeSet, HashMap};
+
+/// The flushes of a log, or those that are pending.
+#[derive(Debug, Default)]
+pub struct Flushes {
+    /// The newest flush of everything; 0 if there is none.
+    everything: u64,
+    /// The newest flush of each prefix.
+    by_prefix: HashMap<Box<[u8]>, u64>,
+    /// The lengths of those prefixes: as many look-ups as there are lengths tell what hides a key, however many
+    /// prefixes there are.
+    lengths: BTreeSet<usize>,
+}
+
+impl Flushes {
+    /// Adds a flush of this version.
+    pub fn add(&mut self, prefix: Option<&[u8]>, version: u64) {
+        let Some(prefix) = prefix else {
+            self.everything = self.everything.max(version);
+            return;
+        };
+        if let Some(newest) = self.by_prefix.get_mut(prefix) {
+            *newest = version.max(*newest);
+        } else {
+            self.by_prefix.insert(prefix.into(), version);
+            self.lengths.insert(prefix.len());
+        }
+    }
+
+    /// The version of the newest flush that covers the key: entries below it are gone. 0 if none does.
+    pub fn newest_over(&self, key: Key<'_>) -> u64 {
+        if key.space != Space::Bytes {
+            return self.everything;
+        }
+        let starts = self.lengths.iter().map_while(|&length| key.bytes.get(..length));
+        let newest = starts.filter_map(|start| self.by_prefix.get(start)).max();
+        newest.copied().unwrap_or(0).max(self.everything)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.everything == 0 && self.by_prefix.is_empty()
+    }
+
+    /// Forgets them all.
+    pub fn clear(&mut self) {
+        *self = Flushes::default();
+    }
+}
+
+/// Whether a flush with this prefix covers this key: without a prefix, everything; with one, the keys that are
+/// bytes and start with it.
+pub fn covers(prefix: Option<&[u8]>, key: Key<'_>) -> bool {
+    prefix.is_none_or(|prefix| key.space == Space::Bytes && key.bytes.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PYTHON: Key<'_> = Key { space: Space::Python, bytes: b"ab" };
+
+    #[test]
+    fn the_newest_that_covers() {
+        let mut flushes = Flushes::default();
+        assert!(flushes.is_empty());
+        flushes.add(Some(b"ab"), 5);
+        flushes.add(Some(b"a"), 7);
+        flushes.add(Some(b"ab"), 3);
+        assert_eq!(flushes.newest_over(Key::bytes(b"abc")), 7);
+        assert_eq!(flushes.newest_over(Key::bytes(b"b")), 0);
+        assert_eq!(flushes.newest_over(PYTHON), 0);
+        flushes.add(Some(b""), 8);
+        assert_eq!(flushes.newest_over(Key::bytes(b"b")), 8);
+        assert_eq!(flushes.newest_over(PYTHON), 0);
+        flushes.add(None, 6);
+        assert_eq!(flushes.newest_over(PYTHON), 6);
+        flushes.clear();
+        assert!(flushes.is_empty());
+    }
+
+    #[test]
+    fn both_ways_of_asking_agree() {
+        let keys = [Key::bytes(b"a"), Key::bytes(b"ab"), Key::bytes(b"b"), PYTHON];
+        for prefix in [None, Some(&b""[..]), Some(b"a"), Some(b"ab"), Some(b"abc")] {
+            let mut flushes = Flushes::default();
+            flushes.add(prefix, 1);
+            for key in keys {
+                assert_eq!(flushes.newest_over(key) == 1, covers(prefix, key), "{prefix:?} {key:?}");
+            }
+        }
+    }
+}

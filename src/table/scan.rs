@@ -1,0 +1,128 @@
+//! Passing over the table a stretch at a time, in order of hash.
+//!
+//! A position is a hash: everything below it has been visited, whatever was inserted or removed since and however
+//! the shards have grown, because no entry ever changes its hash. Knows nothing of prefixes, deadlines or pages
+//! of keys: who asks for a stretch chooses among its entries.
+
+use super::Table;
+use super::entry::Entry;
+use super::shard::{SHARD_BITS, Shard};
+
+/// All entries whose hashes lie from the position asked for up to `next`, in order of hash.
+#[derive(Debug)]
+pub struct Stretch<'t> {
+    /// The entries with their hashes.
+    pub entries: Vec<(u64, &'t Entry)>,
+    /// Where the next stretch begins; 0 at the end of the table.
+    pub next: u64,
+}
+
+impl Table {
+    /// The stretch that begins at a position (0 is the start, any other number is harmless), with about `aim`
+    /// entries if there are as many: more only where the last ones have one hash.
+    ///
+    /// Costs one pass over the slots of each shard it enters and a sort of about `aim` entries.
+    pub fn stretch(&self, from: u64, aim: usize) -> Stretch<'_> {
+        let aim = aim.max(1);
+        let mut entries = Vec::new();
+        let mut shard = (from >> (u64::BITS - SHARD_BITS)) as usize;
+        loop {
+            let start = entries.len();
+            let more = collect(&self.shards[shard], from, aim - start, &mut entries);
+            shard += 1;
+            if more {
+                // The last hash has a successor: another entry of its shard lies above it.
+                let next = entries.last().map_or(0, |&(hash, _)| hash.wrapping_add(1));
+                return Stretch { entries, next };
+            }
+            if shard == self.shards.len() {
+                return Stretch { entries, next: 0 };
+            }
+            if entries.len() >= aim {
+                return Stretch { entries, next: (shard as u64) << (u64::BITS - SHARD_BITS) };
+            }
+        }
+    }
+}
+
+/// Appends the first `aim` (1 or more) entries of a shard from a position on, and all others of the last one's
+/// hash, in order of hash. Returns whether the shard holds more.
+fn collect<'t>(shard: &'t Shard, from: u64, aim: usize, into: &mut Vec<(u64, &'t Entry)>) -> bool {
+    let start = into.len();
+    into.extend(shard.iter().filter(|&(hash, _)| hash >= from));
+    let mut more = false;
+    if into.len() - start > aim {
+        let found = into.len();
+        let (_, &mut (last, _), _) = into[start..].select_nth_unstable_by_key(aim - 1, |&(hash, _)| hash);
+        let mut index = 0;
+        into.retain(|&(hash, _)| {
+            index += 1;
+            index <= start || hash <= last
+        });
+        more = into.len() < found;
+    }
+    into[start..].sort_unstable_by_key(|&(hash, _)| hash);
+    more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutation::{Key, Value};
+
+    fn entry(version: u64) -> Entry {
+        Entry::new(version, Key::bytes(&version.to_le_bytes()), &Value { bytes: b"", flags: 0, deadline: 0 })
+    }
+
+    /// A table with these hashes, whatever the keys.
+    fn forged(hashes: &[u64]) -> Table {
+        let mut table = Table::new(0);
+        for (version, &hash) in hashes.iter().enumerate() {
+            table.shards[(hash >> (u64::BITS - SHARD_BITS)) as usize].put(hash, entry(version as u64));
+        }
+        table
+    }
+
+    /// Every stretch, one after the other: hashes and positions.
+    fn walk(table: &Table, aim: usize) -> Vec<(Vec<u64>, u64)> {
+        let mut stretches = Vec::new();
+        let mut from = 0;
+        loop {
+            let stretch = table.stretch(from, aim);
+            stretches.push((stretch.entries.iter().map(|&(hash, _)| hash).collect(), stretch.next));
+            from = stretch.next;
+            if from == 0 {
+                return stretches;
+            }
+        }
+    }
+
+    #[test]
+    fn equal_hashes_are_never_split() {
+        let table = forged(&[5, 9, 5, 5, 2]);
+        assert_eq!(walk(&table, 2), [(vec![2, 5, 5, 5], 6), (vec![9], 0)]);
+        // The shard is at its end with the aim reached; whether the others hold anything is for the next stretch.
+        let second = 1 << (u64::BITS - SHARD_BITS);
+        assert_eq!(walk(&table, 1), [(vec![2], 3), (vec![5, 5, 5], 6), (vec![9], second), (vec![], 0)]);
+    }
+
+    #[test]
+    fn the_ends_of_shards_and_of_the_table() {
+        let second = 1 << (u64::BITS - SHARD_BITS);
+        let table = forged(&[0, second - 1, second, u64::MAX, u64::MAX - 1]);
+        let stretches = walk(&table, 1);
+        let hashes: Vec<u64> = stretches.iter().flat_map(|(hashes, _)| hashes.clone()).collect();
+        assert_eq!(hashes, [0, second - 1, second, u64::MAX - 1, u64::MAX]);
+        assert_eq!(walk(&table, 100), [(hashes, 0)]);
+    }
+
+    #[test]
+    fn an_arbitrary_position_is_harmless() {
+        let table = forged(&[1, 1 << 60]);
+        for from in [1, 2, (1 << 60) + 1, u64::MAX] {
+            let stretch = table.stretch(from, 0);
+            assert!(stretch.entries.iter().all(|&(hash, _)| hash >= from));
+        }
+        assert_eq!(Table::new(1).stretch(u64::MAX, 5).next, 0);
+    }
+}
