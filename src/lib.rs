@@ -30,5 +30,7 @@ pub mod command;
 pub mod engine;
 pub mod table;
 
+pub mod log;
+
 mod decimal;
 pub mod mutation;

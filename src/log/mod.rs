@@ -1,0 +1,39 @@
+//! Bytes on disk: an append-only log of mutations, in segments, checksummed and chained.
+//!
+//! Knows the format (`docs/format.md`) and the order of operations that makes it safe (`docs/durability.md`). Never
+//! knows commands, replies or the table: it is given mutations and gives mutations back.
+//!
+//! ```text
+//!  mutations -> record -> batch -> committer (thread) -> writer -> fs -> disk
+//!                                                                         |
+//!  mutations <------------------ scan <- recovery (all cores) <- segment -+
+//!                                            |
+//!                                          mend (cuts what recovery decided to cut)
+//! ```
+#![deny(clippy::unwrap_used, clippy::expect_used)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod batch;
+mod bytes;
+pub mod checksum;
+mod committer;
+mod directory;
+mod error;
+pub mod fs;
+mod mend;
+mod open;
+mod policy;
+pub mod record;
+pub mod recovery;
+pub mod scan;
+pub mod segment;
+mod writer;
+
+pub use batch::Batch;
+pub use committer::{Event, Log};
+pub use directory::DataDir;
+pub use error::LogError;
+pub use open::{LogOptions, Ready, Recovered, UNCLEAN_SKIP, Unread};
+pub use policy::SyncPolicy;
+pub use recovery::Progress;
+pub use writer::{AppendError, Writer};

@@ -1,0 +1,140 @@
+//! From a directory to a log that can be written: survey, replay, mend.
+//!
+//! Knows the order of these steps, and what a start adds of its own: a new store's identity, and the versions that an unclean end
+//! skips. The steps themselves are elsewhere.
+
+use super::committer::Log;
+use super::error::LogError;
+use super::fs::Fs;
+use super::mend;
+use super::policy::SyncPolicy;
+use super::recovery::{self, Progress, Reading, Survey};
+use super::writer::{Resume, Writer};
+use crate::mutation::Mutation;
+use std::sync::Arc;
+use tracing::info;
+
+/// Versions skipped by a start after an unclean end: more than can have been handed out and lost.
+pub const UNCLEAN_SKIP: u64 = 1 << 32;
+
+/// How a log is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct LogOptions {
+    /// Bytes of a segment.
+    pub segment_size: u64,
+    /// When a batch is synced.
+    pub sync: SyncPolicy,
+    /// Threads that replay.
+    pub threads: usize,
+}
+
+/// What a start found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The version to hand out next.
+    pub next_version: u64,
+    /// The latest time that the log records, Unix milliseconds; 0 in a new one.
+    pub last_now: u64,
+    /// Records replayed.
+    pub records: u64,
+}
+
+/// A log whose segment headers were read and found to belong together, not yet replayed.
+#[derive(Debug)]
+pub struct Unread {
+    fs: Arc<dyn Fs>,
+    options: LogOptions,
+    survey: Survey,
+    identity: u128,
+}
+
+impl Unread {
+    /// Lists the directory and reads the segment headers. Changes nothing.
+    ///
+    /// # Errors
+    /// What can't be right: a segment that is missing, foreign, newer, renamed, of another store, or whose header is damaged.
+    pub fn open(fs: Arc<dyn Fs>, options: LogOptions) -> Result<Unread, LogError> {
+        let survey = recovery::survey(fs.as_ref())?;
+        let identity = match survey.identity() {
+            Some(identity) => identity,
+            None => random_identity()?,
+        };
+        Ok(Unread { fs, options, survey, identity })
+    }
+
+    /// The store's identity: random, the same for ever.
+    pub fn identity(&self) -> u128 {
+        self.identity
+    }
+
+    /// Gives each mutation to `apply`, from several threads and in any order, cuts off a torn tail, and returns a log ready
+    /// to be started. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// [`LogError::Damage`], and what the disk refuses. What was applied must then be thrown away.
+    pub fn replay(
+        self,
+        progress: &Progress,
+        apply: &(dyn Fn(u64, &Mutation<'_>) + Sync),
+    ) -> Result<(Ready, Recovered), LogError> {
+        let Unread { fs, options, survey, identity } = self;
+        let readings = recovery::read_all(fs.as_ref(), &survey.segments, options.threads, progress, apply)?;
+        recovery::refuse_damage(&readings)?;
+        mend::clear_left_overs(fs.as_ref(), &survey)?;
+        let recovered = summarize(&readings);
+        let writer = match readings.last() {
+            None => Writer::create(fs, options.segment_size, identity)?,
+            Some(active) => {
+                let (file, durable) = mend::settle(fs.as_ref(), active)?;
+                let Reading { segment, report, .. } = active;
+                let resume = Resume { file, header: segment.header, end: report.end, link: report.link, durable };
+                Writer::resume(fs, options.segment_size, resume, recovered.next_version)?
+            }
+        };
+        Ok((Ready { writer, sync: options.sync }, recovered))
+    }
+}
+
+/// A log that was replayed and mended, before its thread runs.
+#[derive(Debug)]
+pub struct Ready {
+    writer: Writer,
+    sync: SyncPolicy,
+}
+
+impl Ready {
+    /// Starts the log thread. `wake` is called on it after each event was queued.
+    ///
+    /// # Errors
+    /// What the system says when it can't make a thread.
+    pub fn start(self, wake: impl Fn() + Send + 'static) -> std::io::Result<Log> {
+        Log::start(self.writer, self.sync, wake)
+    }
+
+    /// The writer itself, for whoever has no use for a thread.
+    pub fn into_writer(self) -> Writer {
+        self.writer
+    }
+}
+
+fn summarize(readings: &[Reading]) -> Recovered {
+    let reports = || readings.iter().map(|reading| &reading.report);
+    let next_version = reports().map(|report| report.next_version).max().unwrap_or(1);
+    let clean = reports().next_back().is_none_or(|last| last.clean_stop && last.fault.is_none());
+    let records = reports().map(|report| report.records).sum();
+    info!(segments = readings.len(), records, clean_stop = clean, "log replayed");
+    Recovered {
+        // Also where the record of a version that was handed out is lost, none is handed out twice.
+        next_version: if clean { next_version } else { next_version.saturating_add(UNCLEAN_SKIP) },
+        last_now: reports().map(|report| report.last_now).max().unwrap_or(0),
+        records,
+    }
+}
+
+fn random_identity() -> Result<u128, LogError> {
+    let mut bytes = [0; 16];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| LogError::io("draw", "the store's identity")(errno.into()))?;
+    debug_assert_eq!(filled, bytes.len(), "up to 256 bytes come whole");
+    Ok(u128::from_le_bytes(bytes))
+}

@@ -1,0 +1,246 @@
+//! What a start finds in the directory, and what that means.
+//!
+//! Knows the decision table of `docs/format.md` ("How a start reads it") and holds it as code, a row a test. Changes
+//! nothing on disk: `mend` cuts, after this has decided. Does not know what a mutation does.
+//!
+//! Two steps: [`survey`] reads headers and refuses what can't be right; [`read_all`] reads the rest on all cores.
+//! Segments are read in any order, since the highest version of a key wins, and are held against each other after that.
+
+use super::batch::Link;
+use super::error::LogError;
+use super::fs::{Contents, Fs};
+use super::scan::{Fault, SegmentReport, scan};
+use super::segment::{FileRole, HeaderState, SEGMENT_HEADER, SegmentHeader, file_name};
+use crate::mutation::Mutation;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// How far a replay has come, for whoever reports it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes read.
+    pub done: AtomicU64,
+    /// Bytes in all; 0 until known.
+    pub total: AtomicU64,
+}
+
+/// A segment of the journal, with a valid header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its file.
+    pub name: String,
+    /// Its header.
+    pub header: SegmentHeader,
+}
+
+/// What the directory holds, by names and headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// The journal, oldest first. The last one is the active one.
+    pub segments: Vec<Segment>,
+    /// Files above the journal that hold nothing: spares.
+    pub spares: Vec<u64>,
+    /// Files above the journal whose header was never finished, with nothing behind it.
+    pub torn_headers: Vec<u64>,
+    /// Left-overs to remove.
+    pub temporary: Vec<String>,
+    /// Names that are not kvd's.
+    pub strangers: Vec<String>,
+}
+
+impl Survey {
+    /// The store's identity; none in a directory without a segment.
+    pub fn identity(&self) -> Option<u128> {
+        self.segments.first().map(|segment| segment.header.identity)
+    }
+}
+
+/// Reads names and headers.
+///
+/// # Errors
+/// Rows 8 to 13 of the decision table, and what the disk refuses.
+pub fn survey(fs: &dyn Fs) -> Result<Survey, LogError> {
+    let mut survey = Survey::default();
+    let mut numbers = Vec::new();
+    for name in fs.list().map_err(LogError::io("list", "the data directory"))? {
+        match FileRole::of(&name) {
+            FileRole::Segment(number) => numbers.push(number),
+            FileRole::Temporary => survey.temporary.push(name),
+            FileRole::Stranger if name != super::directory::LOCK_NAME => survey.strangers.push(name),
+            FileRole::Stranger | FileRole::Saved => {}
+        }
+    }
+    numbers.sort_unstable();
+    let mut above_journal = true;
+    // From the last one down: what may be above the journal ends with the first valid header.
+    for &number in numbers.iter().rev() {
+        let name = file_name(number);
+        let contents = fs.contents(&name).map_err(LogError::io("read", &name))?;
+        match SegmentHeader::decode(contents.bytes()) {
+            HeaderState::Valid(header) => {
+                above_journal = false;
+                survey.segments.push(Segment { name, header });
+            }
+            HeaderState::Newer { version } => return Err(LogError::Newer { name, version }),
+            HeaderState::Foreign => return Err(LogError::Foreign { name }),
+            state => match unfinished(state, contents.as_ref(), above_journal) {
+                Some(Unfinished::Spare) => survey.spares.push(number),
+                Some(Unfinished::TornHeader) => survey.torn_headers.push(number),
+                None => return Err(LogError::Damage { name, offset: 0, fault: Fault::Header }),
+            },
+        }
+    }
+    survey.segments.reverse();
+    survey.spares.reverse();
+    check_headers(&survey.segments)?;
+    check_numbers(&survey.segments)?;
+    Ok(survey)
+}
+
+enum Unfinished {
+    Spare,
+    TornHeader,
+}
+
+/// Rows 6 and 7: a file without a valid header is fine above the journal if nothing follows where the header should be.
+fn unfinished(state: HeaderState, contents: &dyn Contents, above_journal: bool) -> Option<Unfinished> {
+    let body = contents.bytes().get(SEGMENT_HEADER..).unwrap_or_default();
+    match state {
+        _ if !above_journal || !super::bytes::all_zero(body) => None,
+        HeaderState::Blank => Some(Unfinished::Spare),
+        _ => Some(Unfinished::TornHeader),
+    }
+}
+
+/// Rows 11 and 12.
+fn check_headers(segments: &[Segment]) -> Result<(), LogError> {
+    let Some(expected) = segments.first().map(|first| first.header.identity) else { return Ok(()) };
+    for Segment { name, header } in segments {
+        if header.identity != expected {
+            return Err(LogError::OtherStore { name: name.clone(), expected, found: header.identity });
+        }
+        if file_name(header.number) != *name {
+            return Err(LogError::Misplaced { name: name.clone(), says: header.number });
+        }
+    }
+    Ok(())
+}
+
+/// Row 13. Above the journal numbers may be missing: the entries of spares are not synced in their order.
+fn check_numbers(segments: &[Segment]) -> Result<(), LogError> {
+    for (expected, segment) in (1..).zip(segments) {
+        if segment.header.number != expected {
+            return Err(LogError::MissingSegment { name: file_name(expected) });
+        }
+    }
+    Ok(())
+}
+
+/// What became of the end of one segment: rows 1 to 5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it was left.
+    Clean,
+    /// Cut it here.
+    TornTail,
+    /// Refuse.
+    Damage(Fault),
+}
+
+/// Rows 1 to 5 of the decision table. `successor` is what the header of the next segment carries on, `None` for the
+/// active one; `trailing` is whether a sealed segment's file goes on after its end.
+pub fn judge(report: &SegmentReport, successor: Option<Link>, trailing: bool) -> Verdict {
+    match (successor, report.fault) {
+        (Some(successor), None) if successor == report.link && !trailing => Verdict::Clean,
+        (Some(successor), None) if successor == report.link => Verdict::Damage(Fault::Trailing),
+        (Some(successor), None) => {
+            Verdict::Damage(Fault::Ends { next: report.link.number, successor: successor.number })
+        }
+        (Some(_), Some(fault)) => Verdict::Damage(fault),
+        (None, None) => Verdict::Clean,
+        (None, Some(fault)) if report.proof_of_loss => Verdict::Damage(fault),
+        (None, Some(_)) => Verdict::TornTail,
+    }
+}
+
+/// What a segment was found to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The segment.
+    pub segment: Segment,
+    /// What it holds.
+    pub report: SegmentReport,
+    /// What that means.
+    pub verdict: Verdict,
+}
+
+/// Reads every segment on `threads` threads, gives each mutation of every whole batch to `apply`, and judges. The readings are in the
+/// order of the journal.
+///
+/// A mutation is given before the segments are held against each other: what was applied counts only if no reading is damaged.
+///
+/// # Errors
+/// What the disk refuses. Damage is a [`Verdict`], so that `kvd check` can go on after it.
+pub fn read_all(
+    fs: &dyn Fs,
+    segments: &[Segment],
+    threads: usize,
+    progress: &Progress,
+    apply: &(dyn Fn(u64, &Mutation<'_>) + Sync),
+) -> Result<Vec<Reading>, LogError> {
+    let sizes =
+        segments.iter().map(|segment| fs.file_len(&segment.name).map_err(LogError::io("measure", &segment.name)));
+    progress.total.store(sizes.sum::<Result<u64, _>>()?, Ordering::Relaxed);
+
+    let next = AtomicUsize::new(0);
+    let readings: Vec<OnceLock<Result<Reading, LogError>>> = segments.iter().map(|_| OnceLock::new()).collect();
+    let read = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let (Some(segment), Some(place)) = (segments.get(index), readings.get(index)) else { return };
+            let successor = segments.get(index + 1).map(|next| next.header.link);
+            // Every place is taken once.
+            let _ = place.set(read_one(fs, segment, successor, progress, apply));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.clamp(1, segments.len().max(1)) {
+            scope.spawn(read);
+        }
+        read();
+    });
+    readings.into_iter().filter_map(OnceLock::into_inner).collect()
+}
+
+fn read_one(
+    fs: &dyn Fs,
+    segment: &Segment,
+    successor: Option<Link>,
+    progress: &Progress,
+    apply: &(dyn Fn(u64, &Mutation<'_>) + Sync),
+) -> Result<Reading, LogError> {
+    let contents = fs.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
+    let report = scan(&segment.header, contents.bytes(), &mut |batch| {
+        for record in batch.records() {
+            apply(record.version, &record.mutation);
+        }
+        progress.done.fetch_add(batch.byte_len(), Ordering::Relaxed);
+    });
+    // The header, and what was sized ahead.
+    progress.done.fetch_add(contents.file_len().saturating_sub(report.end) + SEGMENT_HEADER as u64, Ordering::Relaxed);
+    let trailing = contents.file_len() != report.end;
+    Ok(Reading { segment: segment.clone(), report, verdict: judge(&report, successor, trailing) })
+}
+
+/// The first damage among readings, as the error that a start refuses with.
+///
+/// # Errors
+/// [`LogError::Damage`].
+pub fn refuse_damage(readings: &[Reading]) -> Result<(), LogError> {
+    for Reading { segment, report, verdict } in readings {
+        if let Verdict::Damage(fault) = *verdict {
+            return Err(LogError::Damage { name: segment.name.clone(), offset: report.end, fault });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,336 @@
+//! Appends batches to the active segment and makes the next one when it is full.
+//!
+//! Knows the order of operations that makes a crash at any of them safe, and what to do when there is no room. Does not
+//! know threads, policies or what a batch means. Every method returns with the log in a state that a crash may keep.
+//!
+//! *Appending.* A batch goes over zeros, in one write, and is durable after the next sync. If there is no room, what was
+//! attempted is cut off and the cut synced before anything else is written, so that a refused write never comes back.
+//!
+//! *Rotating.* The full segment is cut to its length and synced, whatever the policy; then the next one gets its header, is
+//! synced, its directory entry too; then it is appended to. So a segment that has a successor is durable to its last
+//! byte, and whatever is wrong in it is damage and no torn tail.
+//!
+//! *The reserve.* One segment ahead, the spare, is always sized before a batch that stores something is taken. A
+//! batch that only removes may use it, so that a full disk can be emptied.
+
+use super::batch::{Batch, Durable, Link};
+use super::error::LogError;
+use super::fs::{File, Fs, is_no_space};
+use super::segment::{SEGMENT_HEADER, SegmentHeader, file_name};
+use std::io;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Why a batch was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The disk is full. Nothing of the batch is in the log, and nothing of it will come back.
+    #[error("the disk is full")]
+    NoSpace,
+    /// Nothing more can be promised: the process must end without acknowledging anything.
+    #[error(transparent)]
+    Fatal(#[from] LogError),
+}
+
+/// A segment being written.
+#[derive(Debug)]
+struct Active {
+    file: Box<dyn File>,
+    header: SegmentHeader,
+    /// Where the next batch goes.
+    end: u64,
+    /// How far the file is sized ahead.
+    size: u64,
+}
+
+/// The next segment: sized, without a header.
+#[derive(Debug)]
+struct Spare {
+    file: Box<dyn File>,
+    number: u64,
+}
+
+/// Where a writer goes on: what recovery found, after it was mended.
+#[derive(Debug)]
+pub struct Resume {
+    /// The active segment's file.
+    pub file: Box<dyn File>,
+    /// Its header.
+    pub header: SegmentHeader,
+    /// Where its last batch ends.
+    pub end: u64,
+    /// The next batch.
+    pub link: Link,
+    /// What is durable.
+    pub durable: Durable,
+}
+
+/// The log's end.
+#[derive(Debug)]
+pub struct Writer {
+    fs: Arc<dyn Fs>,
+    segment_size: u64,
+    active: Active,
+    spare: Option<Spare>,
+    link: Link,
+    /// What was written, and what of it was synced.
+    written: Durable,
+    durable: Durable,
+    next_version: u64,
+}
+
+impl Writer {
+    /// Makes a new store in a directory without segments.
+    ///
+    /// # Errors
+    /// What the disk refuses.
+    pub fn create(fs: Arc<dyn Fs>, segment_size: u64, identity: u128) -> Result<Writer, LogError> {
+        let name = file_name(1);
+        let file = fs.create(&name).map_err(LogError::io("create", &name))?;
+        file.allocate(segment_size).map_err(LogError::io("size", &name))?;
+        let header = SegmentHeader {
+            identity,
+            number: 1,
+            epoch: 0,
+            next_version: 1,
+            watermark: 0,
+            link: Link { number: 1, chain: 0 },
+            created: unix_milliseconds(),
+        };
+        install_header(fs.as_ref(), file.as_ref(), &header).map_err(|error| match error {
+            AppendError::NoSpace => LogError::io("write", &name)(io::ErrorKind::StorageFull.into()),
+            AppendError::Fatal(error) => error,
+        })?;
+        let resume =
+            Resume { file, header, end: SEGMENT_HEADER as u64, link: header.link, durable: Durable::default() };
+        Writer::resume(fs, segment_size, resume, 1)
+    }
+
+    /// Goes on where an earlier run ended. `next_version` is the version that will be handed out next.
+    ///
+    /// # Errors
+    /// What the disk refuses.
+    pub fn resume(fs: Arc<dyn Fs>, segment_size: u64, resume: Resume, next_version: u64) -> Result<Writer, LogError> {
+        let Resume { file, header, end, link, durable } = resume;
+        let size = file.len().map_err(LogError::io("measure", &file_name(header.number)))?;
+        let active = Active { file, header, end, size };
+        Ok(Writer { fs, segment_size, active, spare: None, link, written: durable, durable, next_version })
+    }
+
+    /// Writes a batch at the end of the log. It is durable after the next [`Writer::sync`].
+    ///
+    /// # Errors
+    /// [`AppendError::NoSpace`] leaves the log as it was and usable; after [`AppendError::Fatal`] it must not be used.
+    pub fn append(&mut self, batch: &mut Batch) -> Result<(), AppendError> {
+        let length = batch.byte_len() as u64;
+        self.make_place(length, batch.frees_room())?;
+        let position = self.active.end;
+        let (bytes, next) = batch.seal(self.active.header.seed(), position, self.link, self.durable);
+        let written = self.active.file.write_at(bytes, position);
+        let name = file_name(self.active.header.number);
+        match written {
+            Ok(count) if count as u64 == length => {}
+            Ok(_) => return Err(self.retract()),
+            Err(error) if is_no_space(&error) => return Err(self.retract()),
+            Err(error) => return Err(LogError::io("write", &name)(error).into()),
+        }
+        self.active.end += length;
+        self.written = Durable { batch: self.link.number, version: batch.last_version().max(self.written.version) };
+        self.link = next;
+        self.next_version = self.next_version.max(batch.next_version());
+        Ok(())
+    }
+
+    /// Makes everything written durable.
+    ///
+    /// # Errors
+    /// Any error is final: it is never tried again, since the next sync would report success for pages that the failed one lost.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        self.active.file.sync().map_err(LogError::io("sync", &file_name(self.active.header.number)))?;
+        self.durable = self.written;
+        Ok(())
+    }
+
+    /// Whether something was written since the last sync.
+    pub fn is_dirty(&self) -> bool {
+        self.durable != self.written
+    }
+
+    /// Makes sure that there is a spare. Returns whether a batch that stores something can be taken now.
+    ///
+    /// # Errors
+    /// What the disk refuses for another reason than room.
+    pub fn make_room(&mut self) -> Result<bool, LogError> {
+        match self.ensure_spare().and_then(|()| self.ensure_size(self.active.end)) {
+            Ok(()) => Ok(true),
+            Err(AppendError::NoSpace) => Ok(false),
+            Err(AppendError::Fatal(error)) => Err(error),
+        }
+    }
+
+    /// Marks an orderly stop, cuts off what was sized ahead and makes all of it durable. A full disk only costs the mark.
+    ///
+    /// # Errors
+    /// What the disk refuses for another reason than room.
+    pub fn finish(&mut self, now: u64, next_version: u64) -> Result<(), LogError> {
+        self.sync()?;
+        let mut mark = Batch::clean_stop();
+        mark.stamp(now, next_version);
+        match self.append(&mut mark) {
+            Ok(()) | Err(AppendError::NoSpace) => {}
+            Err(AppendError::Fatal(error)) => return Err(error),
+        }
+        self.cut_active()?;
+        if let Some(spare) = self.spare.take() {
+            let name = file_name(spare.number);
+            self.fs.remove(&name).map_err(LogError::io("remove", &name))?;
+        }
+        self.fs.sync_dir().map_err(LogError::io("sync", "the data directory"))
+    }
+
+    /// Number of the active segment.
+    pub fn active_number(&self) -> u64 {
+        self.active.header.number
+    }
+
+    /// What is durable.
+    pub fn durable(&self) -> Durable {
+        self.durable
+    }
+
+    /// Finds room for `length` bytes: in the active segment, or in the next one.
+    fn make_place(&mut self, length: u64, frees_room: bool) -> Result<(), AppendError> {
+        let end = self.active.end + length;
+        let is_new = self.active.end == SEGMENT_HEADER as u64;
+        if end <= self.segment_size.max(self.active.size) || is_new {
+            if !frees_room {
+                self.ensure_spare()?;
+            }
+            match self.ensure_size(end) {
+                // No room left in place, but there is the reserve.
+                Err(AppendError::NoSpace) if frees_room && self.spare.is_some() => {}
+                sized => return sized,
+            }
+        }
+        self.ensure_spare()?;
+        self.fit_spare(length)?;
+        // The reserve is whole again before this batch uses it up, unless the batch is what the reserve is for.
+        let after = if frees_room { None } else { Some(self.create_spare(self.active.header.number + 2)?) };
+        self.rotate()?;
+        self.spare = after;
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> Result<(), AppendError> {
+        let Some(spare) = self.spare.take() else { return Err(AppendError::NoSpace) };
+        self.cut_active()?;
+        let header = SegmentHeader {
+            number: spare.number,
+            next_version: self.next_version,
+            watermark: self.durable.version,
+            link: self.link,
+            created: unix_milliseconds(),
+            ..self.active.header
+        };
+        install_header(self.fs.as_ref(), spare.file.as_ref(), &header)?;
+        let size = spare.file.len().map_err(LogError::io("measure", &file_name(header.number)))?;
+        self.active = Active { file: spare.file, header, end: SEGMENT_HEADER as u64, size };
+        Ok(())
+    }
+
+    /// Cuts the active segment to its length and syncs it.
+    fn cut_active(&mut self) -> Result<(), LogError> {
+        let name = file_name(self.active.header.number);
+        self.active.file.set_len(self.active.end).map_err(LogError::io("cut", &name))?;
+        self.active.size = self.active.end;
+        self.sync()
+    }
+
+    /// After a write without room: what it may have left is cut off, for good, before anything else is written.
+    fn retract(&mut self) -> AppendError {
+        match self.cut_active() {
+            Ok(()) => AppendError::NoSpace,
+            Err(error) => AppendError::Fatal(error),
+        }
+    }
+
+    /// Sizes the active segment ahead, at least to `end`.
+    fn ensure_size(&mut self, end: u64) -> Result<(), AppendError> {
+        let wanted = self.segment_size.max(end);
+        if self.active.size >= wanted {
+            return Ok(());
+        }
+        let name = file_name(self.active.header.number);
+        let sized = self.active.file.allocate(wanted);
+        // Also after a failure: it may have got half way.
+        self.active.size = self.active.file.len().map_err(LogError::io("measure", &name))?;
+        match sized {
+            Ok(()) => Ok(()),
+            // Not the whole segment, but enough for now.
+            Err(error) if is_no_space(&error) && self.active.size >= end => Ok(()),
+            Err(error) => Err(no_space_or_fatal(error, "size", &name)),
+        }
+    }
+
+    fn ensure_spare(&mut self) -> Result<(), AppendError> {
+        if self.spare.is_none() {
+            self.spare = Some(self.create_spare(self.active.header.number + 1)?);
+        }
+        Ok(())
+    }
+
+    fn create_spare(&self, number: u64) -> Result<Spare, AppendError> {
+        let name = file_name(number);
+        let mut created = self.fs.create(&name);
+        if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            // A rotation into it found no room for its header. No number above the active one holds data.
+            self.fs.remove(&name).map_err(LogError::io("remove", &name))?;
+            created = self.fs.create(&name);
+        }
+        let file = created.map_err(|error| no_space_or_fatal(error, "create", &name))?;
+        match file.allocate(self.segment_size) {
+            Ok(()) => Ok(Spare { file, number }),
+            Err(error) => {
+                // What was allocated of it must not stay taken on a disk that is full.
+                self.fs.remove(&name).map_err(LogError::io("remove", &name))?;
+                Err(no_space_or_fatal(error, "size", &name))
+            }
+        }
+    }
+
+    /// A batch larger than a segment gets a segment of its own size.
+    fn fit_spare(&mut self, length: u64) -> Result<(), AppendError> {
+        let Some(spare) = &self.spare else { return Ok(()) };
+        let wanted = SEGMENT_HEADER as u64 + length;
+        if wanted <= self.segment_size {
+            return Ok(());
+        }
+        let name = file_name(spare.number);
+        if let Err(error) = spare.file.allocate(wanted) {
+            spare.file.set_len(self.segment_size).map_err(LogError::io("cut", &name))?;
+            return Err(no_space_or_fatal(error, "size", &name));
+        }
+        Ok(())
+    }
+}
+
+/// Writes a segment's header and makes it and its directory entry durable.
+fn install_header(fs: &dyn Fs, file: &dyn File, header: &SegmentHeader) -> Result<(), AppendError> {
+    let name = file_name(header.number);
+    let written = file.write_at(&header.encode(), 0).map_err(|error| no_space_or_fatal(error, "write", &name))?;
+    if written < SEGMENT_HEADER {
+        return Err(AppendError::NoSpace);
+    }
+    file.sync().map_err(LogError::io("sync", &name))?;
+    fs.sync_dir().map_err(LogError::io("sync", "the data directory"))?;
+    Ok(())
+}
+
+fn no_space_or_fatal(error: io::Error, action: &'static str, name: &str) -> AppendError {
+    if is_no_space(&error) { AppendError::NoSpace } else { LogError::io(action, name)(error).into() }
+}
+
+/// For the header only, where it tells a person when the segment was made.
+fn unix_milliseconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
