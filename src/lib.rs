@@ -24,6 +24,10 @@
 //!
 //! The modules stand in the order in which data flows down; one may use those below it, never those above.
 
+pub mod cli;
+pub mod tools;
+
+pub mod server;
 pub mod wire;
 
 pub mod command;

@@ -1,0 +1,431 @@
+//! The command line and the environment, made into a configuration that can be relied on.
+//!
+//! Two steps: [`Flags`] is what was typed, [`Config`] is what was meant and found possible. Knows no sockets
+//! and no files: whether a port is free or a directory can be written is found out by those who need it.
+
+use crate::command::{LARGEST_MAX_VALUE, Limits};
+use crate::log::SyncPolicy;
+use bytesize::ByteSize;
+use clap::{Parser, Subcommand};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Where kvd listens if it is told nothing: the tutorial's address.
+pub const DEFAULT_BIND: &str = "tcp://127.0.0.1:43000";
+/// Smallest `--segment-size`, in bytes.
+pub const SMALLEST_SEGMENT: u64 = 64 << 10;
+/// Largest `--segment-size`, in bytes.
+pub const LARGEST_SEGMENT: u64 = 16 << 30;
+/// Smallest `--max-backlog`, in bytes.
+pub const SMALLEST_BACKLOG: u64 = 1 << 20;
+
+const AFTER_HELP: &str = "\
+Sizes are bytes, or a number with a unit: 65536, 64KiB, 128MiB, 1GiB (powers of 1024), 1MB (of 1000).
+Durations are a number with a unit: 250ms, 1s, 2m.
+Every flag is also read from the environment variable named beside it; the flag wins.
+
+Exit codes:
+  0   stopped cleanly, by SIGTERM or SIGINT
+  1   refused to start: the reason is on standard error
+  2   a flag is wrong
+  70  the socket failed while running
+  74  the log failed while running: nothing unsure was acknowledged, start again once the disk is well
+
+Once it serves, kvd prints one line to standard output: `kvd ready` and the endpoints it is bound to.
+Everything else it has to say goes to standard error.";
+
+/// What was typed. Running without a subcommand starts the daemon.
+#[expect(clippy::doc_markdown, reason = "these comments are the help, read as plain text")]
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "kvd",
+    version,
+    about = "A persistent key/value cache spoken to over ZeroMQ",
+    long_about = "A persistent key/value cache spoken to over ZeroMQ. Every acknowledged write is in a checksummed \
+                  log on disk before its reply leaves.",
+    after_long_help = AFTER_HELP,
+    args_conflicts_with_subcommands = true
+)]
+pub struct Flags {
+    /// A tool to run in place of the daemon.
+    #[command(subcommand)]
+    pub tool: Option<Tool>,
+
+    /// Directory that holds the data; made if it is missing
+    #[arg(long, env = "KVD_DATA_DIR", value_name = "DIR", default_value = "./data")]
+    pub data_dir: PathBuf,
+
+    /// Endpoint to listen on, tcp://HOST:PORT or ipc://PATH; may be given several times
+    ///
+    /// Port `*` or 0 picks a free one. An IPv6 address stands in brackets. In the environment, endpoints are
+    /// separated by commas.
+    #[arg(long, env = "KVD_BIND", value_name = "ENDPOINT", value_delimiter = ',', default_value = DEFAULT_BIND)]
+    pub bind: Vec<Endpoint>,
+
+    /// When written data is synced to the disk: `always`, `never`, or at least every DURATION
+    ///
+    /// `always`: before a write is acknowledged. DURATION (such as 1s): a power loss may take back the writes
+    /// of that long. `never`: when the kernel likes. Killing the process loses nothing in any mode.
+    #[arg(long, env = "KVD_FSYNC", value_name = "WHEN", default_value = "always", value_parser = parse_fsync)]
+    pub fsync: SyncPolicy,
+
+    /// Size of one log file, 64KiB to 16GiB
+    #[arg(long, env = "KVD_SEGMENT_SIZE", value_name = "SIZE", default_value = "128MiB")]
+    pub segment_size: ByteSize,
+
+    /// Longest value, up to 1GiB
+    #[arg(long, env = "KVD_MAX_VALUE", value_name = "SIZE", default_value = "64MiB")]
+    pub max_value: ByteSize,
+
+    /// Replies held for one peer that does not read them, at least 1MiB; beyond, the peer is cut off
+    #[arg(long, env = "KVD_MAX_BACKLOG", value_name = "SIZE", default_value = "64MiB")]
+    pub max_backlog: ByteSize,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as `info,kvd::server=debug`
+    ///
+    /// Without it, RUST_LOG is honoured, and without that, it is `info`.
+    #[arg(long, env = "KVD_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<String>,
+
+    /// Allow --bind beyond this machine: anyone who reaches the port may read and write everything
+    #[arg(long, env = "KVD_INSECURE_BIND", value_parser = clap::builder::BoolishValueParser::new())]
+    pub insecure_bind: bool,
+
+    /// Threads that read the log at start [default: the number of processors]
+    #[arg(long, env = "KVD_REPLAY_THREADS", value_name = "N")]
+    pub replay_threads: Option<usize>,
+}
+
+/// What kvd can do beside being a daemon.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Tool {
+    /// Read a data directory and tell what is in it and what is wrong with it; changes nothing
+    ///
+    /// Exit codes: 0 clean, 1 a torn tail only, 2 damage, 3 can't be read.
+    Check {
+        /// The data directory
+        dir: PathBuf,
+    },
+}
+
+/// A configuration in which every value has been found possible.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the data is.
+    pub data_dir: PathBuf,
+    /// Where to listen; at least one.
+    pub bind: Vec<Endpoint>,
+    /// When to sync.
+    pub fsync: SyncPolicy,
+    /// Bytes of one log file.
+    pub segment_size: u64,
+    /// The limits of what peers may send.
+    pub limits: Limits,
+    /// Bytes of replies that may wait for one peer.
+    pub max_backlog: usize,
+    /// Threads for the replay; at least one.
+    pub replay_threads: usize,
+}
+
+/// Why flags make no configuration. Displays as a sentence that tells what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A size outside its bounds.
+    #[error("{flag} is {given}, but must be from {smallest} to {largest}")]
+    Size {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        given: ByteSize,
+        /// The least that is possible.
+        smallest: ByteSize,
+        /// The most that is possible.
+        largest: ByteSize,
+    },
+    /// An endpoint that other machines can reach.
+    #[error(
+        "--bind {0} can be reached from other machines, and kvd would let anyone who reaches it read and write \
+         everything; give --insecure-bind if the network is trusted, or bind a loopback address such as \
+         tcp://127.0.0.1:43000"
+    )]
+    BeyondLoopback(Endpoint),
+    /// No endpoint at all.
+    #[error("--bind names no endpoint; give at least one, such as {DEFAULT_BIND}")]
+    NoEndpoint,
+    /// No thread to replay with.
+    #[error("--replay-threads is 0, but must be at least 1")]
+    NoThreads,
+}
+
+impl Flags {
+    /// Checks what was typed.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] for the first value that can't be.
+    pub fn validate(self) -> Result<Config, ConfigError> {
+        if self.bind.is_empty() {
+            return Err(ConfigError::NoEndpoint);
+        }
+        if let Some(open) = self.bind.iter().find(|endpoint| !endpoint.is_local())
+            && !self.insecure_bind
+        {
+            return Err(ConfigError::BeyondLoopback(open.clone()));
+        }
+        let max_value = within("--max-value", self.max_value, 1, LARGEST_MAX_VALUE as u64)?;
+        let replay_threads = match self.replay_threads {
+            Some(0) => return Err(ConfigError::NoThreads),
+            Some(threads) => threads,
+            None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        };
+        Ok(Config {
+            data_dir: self.data_dir,
+            bind: self.bind,
+            fsync: self.fsync,
+            segment_size: within("--segment-size", self.segment_size, SMALLEST_SEGMENT, LARGEST_SEGMENT)?,
+            limits: Limits { max_value: max_value as usize },
+            max_backlog: within("--max-backlog", self.max_backlog, SMALLEST_BACKLOG, u64::MAX >> 1)? as usize,
+            replay_threads,
+        })
+    }
+}
+
+fn within(flag: &'static str, given: ByteSize, smallest: u64, largest: u64) -> Result<u64, ConfigError> {
+    if (smallest..=largest).contains(&given.as_u64()) {
+        Ok(given.as_u64())
+    } else {
+        Err(ConfigError::Size { flag, given, smallest: ByteSize(smallest), largest: ByteSize(largest) })
+    }
+}
+
+fn parse_fsync(text: &str) -> Result<SyncPolicy, String> {
+    match text {
+        "always" => Ok(SyncPolicy::Always),
+        "never" => Ok(SyncPolicy::Never),
+        _ => match humantime::parse_duration(text) {
+            Ok(Duration::ZERO) => Err("a duration of 0 would be `always`: say that".into()),
+            Ok(every) => Ok(SyncPolicy::Every(every)),
+            Err(error) => Err(format!("must be `always`, `never` or a duration such as 1s ({error})")),
+        },
+    }
+}
+
+/// A place to listen.
+///
+/// ```
+/// use kvd::cli::Endpoint;
+/// let endpoint: Endpoint = "tcp://localhost:0".parse().unwrap();
+/// assert!(endpoint.is_local());
+/// assert_eq!(endpoint.to_string(), "tcp://127.0.0.1:*");
+/// assert!(!"tcp://*:43000".parse::<Endpoint>().unwrap().is_local());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A TCP port.
+    Tcp {
+        /// An address, the name of a network interface, or every address.
+        host: Host,
+        /// The port; `None` picks a free one.
+        port: Option<u16>,
+    },
+    /// A Unix domain socket.
+    Ipc(String),
+}
+
+/// What a TCP port is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// Every address of the machine, `*`.
+    Any,
+    /// One address.
+    Address(IpAddr),
+    /// A name that libzmq is left to make sense of: a network interface.
+    Name(String),
+}
+
+impl Endpoint {
+    /// Whether only this machine can reach it. A name might be anything, so it is taken for reachable.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Endpoint::Tcp { host: Host::Address(address), .. } => address.is_loopback(),
+            Endpoint::Tcp { .. } => false,
+            Endpoint::Ipc(_) => true,
+        }
+    }
+
+    /// Whether the socket must be told to speak IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        matches!(self, Endpoint::Tcp { host: Host::Address(IpAddr::V6(_)), .. })
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("ipc://") {
+            return if path.is_empty() || path.contains('\0') {
+                Err("ipc:// needs the path of the socket, such as ipc:///run/kvd.sock".into())
+            } else {
+                Ok(Endpoint::Ipc(path.into()))
+            };
+        }
+        let rest = text.strip_prefix("tcp://").ok_or("must begin with tcp:// or ipc://")?;
+        let (host, port) = rest.rsplit_once(':').ok_or("needs a port: tcp://HOST:PORT, where PORT may be *")?;
+        let port = match port {
+            "*" | "0" => None,
+            _ => Some(port.parse().map_err(|_| format!("`{port}` is no port: it must be 1 to 65535, or *"))?),
+        };
+        Ok(Endpoint::Tcp { host: host.parse()?, port })
+    }
+}
+
+impl FromStr for Host {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(inner) = text.strip_prefix('[') {
+            let address = inner.strip_suffix(']').and_then(|inner| inner.parse::<Ipv6Addr>().ok());
+            return address
+                .map(|address| Host::Address(address.into()))
+                .ok_or_else(|| format!("`{text}` is no IPv6 address in brackets"));
+        }
+        match text {
+            "" => Err("needs a host: tcp://HOST:PORT".into()),
+            "*" => Ok(Host::Any),
+            // libzmq resolves no names for a port it binds.
+            "localhost" => Ok(Host::Address(Ipv4Addr::LOCALHOST.into())),
+            _ if text.contains([':', '/', ';', '\0']) => Err(format!("`{text}` is no host (IPv6 goes in brackets)")),
+            _ => Ok(text.parse::<Ipv4Addr>().map_or_else(|_| Host::Name(text.into()), |v4| Host::Address(v4.into()))),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    /// As libzmq wants it.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Ipc(path) => write!(out, "ipc://{path}"),
+            Endpoint::Tcp { host, port } => {
+                match host {
+                    Host::Any => write!(out, "tcp://*:"),
+                    Host::Address(IpAddr::V4(address)) => write!(out, "tcp://{address}:"),
+                    Host::Address(IpAddr::V6(address)) => write!(out, "tcp://[{address}]:"),
+                    Host::Name(name) => write!(out, "tcp://{name}:"),
+                }?;
+                match port {
+                    Some(port) => write!(out, "{port}"),
+                    None => write!(out, "*"),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The environment of whoever runs the tests must not leak in: every flag is given its value.
+    fn flags(arguments: &[&str]) -> Result<Flags, clap::Error> {
+        Flags::try_parse_from(std::iter::once("kvd").chain(arguments.iter().copied()))
+    }
+
+    fn refusal(arguments: &[&str]) -> String {
+        match flags(arguments) {
+            Ok(flags) => flags.validate().expect_err("must be refused").to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn without_flags_everything_has_its_documented_default() {
+        let config = flags(&[]).expect("parses").validate().expect("is possible");
+        assert_eq!(config.data_dir, PathBuf::from("./data"));
+        assert_eq!(config.bind.iter().map(ToString::to_string).collect::<Vec<_>>(), [DEFAULT_BIND]);
+        assert_eq!(config.fsync, SyncPolicy::Always);
+        assert_eq!(config.segment_size, 128 << 20);
+        assert_eq!(config.limits.max_value, crate::command::DEFAULT_MAX_VALUE);
+        assert_eq!(config.max_backlog, 64 << 20);
+        assert!(config.replay_threads >= 1);
+    }
+
+    #[test]
+    fn fsync_takes_always_never_and_durations() {
+        assert_eq!(parse_fsync("always"), Ok(SyncPolicy::Always));
+        assert_eq!(parse_fsync("never"), Ok(SyncPolicy::Never));
+        assert_eq!(parse_fsync("250ms"), Ok(SyncPolicy::Every(Duration::from_millis(250))));
+        assert!(parse_fsync("0s").is_err_and(|why| why.contains("always")));
+        assert!(parse_fsync("often").is_err());
+    }
+
+    #[test]
+    fn sizes_have_bounds() {
+        assert!(refusal(&["--segment-size", "1KiB"]).contains("--segment-size"));
+        assert!(refusal(&["--segment-size", "17GiB"]).contains("--segment-size"));
+        assert!(refusal(&["--max-value", "2GiB"]).contains("--max-value"));
+        assert!(refusal(&["--max-backlog", "1000"]).contains("--max-backlog"));
+        assert!(refusal(&["--replay-threads", "0"]).contains("--replay-threads"));
+        let config = flags(&["--segment-size", "65536", "--max-value", "1GiB", "--max-backlog", "1MiB"])
+            .expect("parses")
+            .validate()
+            .expect("is possible");
+        assert_eq!((config.segment_size, config.limits.max_value, config.max_backlog), (65536, 1 << 30, 1 << 20));
+    }
+
+    #[test]
+    fn endpoints_are_tcp_or_ipc() {
+        for (text, canonical) in [
+            ("tcp://127.0.0.1:43000", "tcp://127.0.0.1:43000"),
+            ("tcp://127.0.0.1:0", "tcp://127.0.0.1:*"),
+            ("tcp://localhost:*", "tcp://127.0.0.1:*"),
+            ("tcp://[::1]:7", "tcp://[::1]:7"),
+            ("tcp://*:7", "tcp://*:7"),
+            ("tcp://eth0:7", "tcp://eth0:7"),
+            ("ipc:///run/kvd.sock", "ipc:///run/kvd.sock"),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap_or_else(|why| panic!("{text}: {why}"));
+            assert_eq!(endpoint.to_string(), canonical);
+        }
+        for text in
+            ["", "inproc://x", "127.0.0.1:1", "tcp://127.0.0.1", "tcp://:1", "tcp://h:70000", "tcp://::1:1", "ipc://"]
+        {
+            assert!(text.parse::<Endpoint>().is_err(), "{text} must be refused");
+        }
+    }
+
+    #[test]
+    fn only_loopback_and_ipc_are_local() {
+        for (text, local) in [
+            ("tcp://127.0.0.1:1", true),
+            ("tcp://127.9.9.9:1", true),
+            ("tcp://localhost:1", true),
+            ("tcp://[::1]:1", true),
+            ("ipc://kvd.sock", true),
+            ("tcp://*:1", false),
+            ("tcp://0.0.0.0:1", false),
+            ("tcp://[::]:1", false),
+            ("tcp://192.168.1.7:1", false),
+            ("tcp://lo:1", false),
+            ("tcp://example.org:1", false),
+        ] {
+            assert_eq!(text.parse::<Endpoint>().expect("parses").is_local(), local, "{text}");
+        }
+    }
+
+    #[test]
+    fn binding_beyond_loopback_wants_to_be_confirmed() {
+        let both = ["--bind", "tcp://127.0.0.1:1", "--bind", "tcp://*:2"];
+        assert!(refusal(&both).contains("--insecure-bind"));
+        let config = flags(&[&both[..], &["--insecure-bind"]].concat()).expect("parses").validate();
+        assert_eq!(config.expect("is possible").bind.len(), 2);
+    }
+}

@@ -1,0 +1,54 @@
+//! `kvd`: reads the flags, sets up the log output, runs the daemon, turns what came of it into an exit code.
+
+use clap::Parser as _;
+use kvd::cli::{Flags, Tool};
+use kvd::tools::check::{self, Finding};
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// A flag is wrong; the same as clap's own.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    if let Some(tool) = &flags.tool {
+        return run_tool(tool);
+    }
+    let filter = match filter(flags.log_level.as_deref()) {
+        Ok(filter) => filter,
+        Err(error) => return complain(&format!("--log-level: {error}"), USAGE),
+    };
+    let stderr = std::io::stderr;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal()).init();
+    let config = match flags.validate() {
+        Ok(config) => config,
+        Err(error) => return complain(&error.to_string(), USAGE),
+    };
+    match kvd::server::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error.to_string(), error.exit_code()),
+    }
+}
+
+fn run_tool(tool: &Tool) -> ExitCode {
+    let Tool::Check { dir } = tool;
+    match check::check(dir, &mut std::io::stdout().lock()) {
+        Ok(finding) => ExitCode::from(finding.exit_code()),
+        Err(error) => complain(&format!("can't write the report: {error}"), Finding::Unreadable.exit_code()),
+    }
+}
+
+/// The flag, else `RUST_LOG`, else `info`.
+fn filter(level: Option<&str>) -> Result<EnvFilter, String> {
+    match level {
+        Some(level) => EnvFilter::try_new(level).map_err(|error| error.to_string()),
+        None if std::env::var_os("RUST_LOG").is_none() => Ok(EnvFilter::new("info")),
+        None => EnvFilter::try_from_default_env().map_err(|error| format!("RUST_LOG: {error}")),
+    }
+}
+
+fn complain(what: &str, code: u8) -> ExitCode {
+    eprintln!("kvd: {what}");
+    ExitCode::from(code)
+}

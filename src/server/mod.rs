@@ -1,0 +1,281 @@
+//! The daemon: start, serve, stop.
+//!
+//! One thread owns the socket and the engine and does everything in turn (a pass); it waits in one place,
+//! and never for the disk. The log thread and libzmq's threads only wake it. Knows no record bytes.
+//!
+//! A pass, and why in this order:
+//!
+//! ```text
+//!   wait       for a request, an event of the log, the end of a connection, a signal, or the next retry
+//!   hear       what the log committed or refused: from here on it is durable, or void
+//!   receive    a bounded number of requests: each is evaluated, and answered at once if nothing holds it up
+//!   submit     the forming batch, if none is in flight: now the disk works again, and only then
+//!   release    the replies that have become durable are handed over, while the disk works
+//! ```
+
+#![deny(clippy::unwrap_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
+
+mod clock;
+mod loading;
+mod monitor;
+mod peer;
+mod peers;
+mod progress;
+mod reception;
+mod request;
+mod retry;
+mod router;
+mod signals;
+mod stats;
+mod store;
+mod wake;
+
+use crate::cli::Config;
+use crate::engine::Engine;
+use crate::log::{DataDir, LogError, LogOptions, Progress, Ready, Recovered, Unread};
+use crate::table::{Replay, Table};
+use clock::Clock;
+use loading::Loading;
+use reception::{Answers as _, Reception};
+use retry::Retry;
+use router::{Router, RouterError};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use signals::Signals;
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant};
+use store::Store;
+use wake::Wake;
+
+/// How often a start in progress looks up, to show how far it is.
+const WHILE_LOADING: Duration = Duration::from_millis(100);
+/// How often connections that have ended are tidied away.
+const WHILE_TIDYING: Duration = Duration::from_millis(200);
+/// How long a stop waits for peers that do not read.
+const LINGER: Duration = Duration::from_secs(1);
+/// How often a stop tries again for such peers.
+const WHILE_LINGERING: Duration = Duration::from_millis(5);
+
+/// Why the daemon ended other than by being asked to. Displays as a sentence for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It did not begin to serve: the data directory or the log in it can't be used.
+    #[error(transparent)]
+    Refused(LogError),
+    /// It did not begin to serve: an endpoint can't be bound, or the system lacks something.
+    #[error("{0}")]
+    NotStarted(String),
+    /// The log failed while running. Nothing that it did not confirm was acknowledged.
+    #[error("the log failed, and kvd can promise nothing more: {0}")]
+    LogFailed(LogError),
+    /// The socket failed while running.
+    #[error("{0}")]
+    SocketFailed(String),
+}
+
+impl ServeError {
+    /// The exit code that tells it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ServeError::Refused(_) | ServeError::NotStarted(_) => 1,
+            // EX_SOFTWARE and EX_IOERR of sysexits.h.
+            ServeError::SocketFailed(_) => 70,
+            ServeError::LogFailed(_) => 74,
+        }
+    }
+}
+
+impl From<RouterError> for ServeError {
+    fn from(error: RouterError) -> Self {
+        ServeError::SocketFailed(error.to_string())
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// Prints one line to standard output when it is ready: `kvd ready` and the endpoints, with real ports.
+///
+/// # Errors
+/// A [`ServeError`], whose [`ServeError::exit_code`] is what the process should end with.
+pub fn run(config: &Config) -> Result<(), ServeError> {
+    let started = Instant::now();
+    let system = |error: io::Error| ServeError::NotStarted(format!("can't start: {error}"));
+    let mut bell = Bell { signals: Signals::listen().map_err(system)?, wake: Wake::new().map_err(system)? };
+    raise_descriptor_limit();
+
+    // The directory is locked and found usable before a port is bound: a second daemon touches nothing.
+    let directory = DataDir::open(&config.data_dir).map_err(ServeError::Refused)?;
+    let options = LogOptions { segment_size: config.segment_size, sync: config.fsync, threads: config.replay_threads };
+    let unread = Unread::open(directory.disk(), options).map_err(ServeError::Refused)?;
+
+    let not_started = |error: RouterError| ServeError::NotStarted(error.to_string());
+    let router = Router::bind(&config.bind, config.limits).map_err(not_started)?;
+    let endpoints = router.endpoints().join(" ");
+    let mut reception = Reception::open(router, config.limits, config.max_backlog, started).map_err(not_started)?;
+
+    let Some(loaded) = load(unread, &mut reception, &mut bell)? else {
+        tracing::info!("asked to stop while starting");
+        return Ok(());
+    };
+    let mut store = open_store(loaded, config, &bell.wake).map_err(system)?;
+    announce(&endpoints);
+    serve(&mut reception, &mut store, &mut bell)?;
+    stop(reception, store, &bell)
+}
+
+/// What ends a wait, other than peers.
+struct Bell {
+    signals: Signals,
+    wake: Wake,
+}
+
+impl Bell {
+    /// Waits until something happens, or for so long. `listen` is whether requests count.
+    fn wait(&self, reception: &Reception, listen: bool, most: Option<Duration>) -> Result<(), ServeError> {
+        let [requests, ends] = reception.sockets();
+        let requested = if listen { zmq::POLLIN } else { zmq::PollEvents::empty() };
+        let mut items = [
+            requests.as_poll_item(requested),
+            ends.as_poll_item(zmq::POLLIN),
+            zmq::PollItem::from_fd(self.wake.descriptor(), zmq::POLLIN),
+            zmq::PollItem::from_fd(self.signals.descriptor(), zmq::POLLIN),
+        ];
+        // Rounded up: a wait that ends too early would be repeated at once, in vain.
+        let milliseconds = most.map_or(-1, |most| most.as_micros().div_ceil(1000) as i64);
+        match zmq::poll(&mut items, milliseconds) {
+            Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
+            Err(error) => Err(RouterError::from(error).into()),
+        }
+    }
+}
+
+/// A log that was read, what was found in it, and the table that came of it.
+type Loaded = (Ready, Recovered, Table);
+
+/// Replays the log on threads of its own, and asks peers for patience meanwhile. `None` if asked to stop.
+fn load(unread: Unread, reception: &mut Reception, bell: &mut Bell) -> Result<Option<Loaded>, ServeError> {
+    let progress = Arc::new(Progress::default());
+    let mut loading = Loading::new(Arc::clone(&progress), Instant::now());
+    let loaded = spawn_replay(unread, progress, bell.wake.clone())
+        .map_err(|error| ServeError::NotStarted(format!("can't start a thread: {error}")))?;
+    let result = loop {
+        bell.wait(reception, true, Some(WHILE_LOADING))?;
+        if bell.signals.arrived() {
+            break Ok(None);
+        }
+        bell.wake.rung();
+        match loaded.try_recv() {
+            Ok(result) => break result.map(Some).map_err(ServeError::Refused),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => {
+                break Err(ServeError::NotStarted("reading the log ended in a fault of kvd itself".into()));
+            }
+        }
+        let now = Instant::now();
+        loading.show(now);
+        reception.receive(&mut loading, now)?;
+        reception.release(loading.durable(), now)?;
+    };
+    loading.end();
+    result
+}
+
+fn spawn_replay(unread: Unread, progress: Arc<Progress>, wake: Wake) -> io::Result<Receiver<Result<Loaded, LogError>>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new().name("kvd-replay".into()).spawn(move || {
+        let replay = Replay::new(unread.identity());
+        let result = unread.replay(&progress, &|version, mutation| replay.apply(version, mutation));
+        // Nobody receives it if the start was called off.
+        let _ = sender.send(result.map(|(ready, recovered)| (ready, recovered, replay.finish())));
+        wake.ring();
+    })?;
+    Ok(receiver)
+}
+
+fn open_store((ready, recovered, table): Loaded, config: &Config, wake: &Wake) -> io::Result<Store> {
+    tracing::info!(records = recovered.records, keys = table.len(), "read the log");
+    let clock = Clock::start(recovered.last_now);
+    let wake = wake.clone();
+    let log = ready.start(move || wake.ring())?;
+    Ok(Store::new(Engine::new(table, recovered.next_version, config.limits), log, clock, config.fsync))
+}
+
+/// Tells whoever started the daemon, a person or a program, that it serves, and where.
+fn announce(endpoints: &str) {
+    let mut out = io::stdout().lock();
+    if let Err(error) = writeln!(out, "kvd ready {endpoints}").and_then(|()| out.flush()) {
+        tracing::warn!("nobody can read standard output: {error}");
+    }
+    tracing::info!("serving on {endpoints}");
+}
+
+/// Serves until a signal asks for a stop.
+fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Result<(), ServeError> {
+    let mut retry = Retry::new();
+    loop {
+        let tidying = reception.any_departed().then_some(WHILE_TIDYING);
+        let most = retry.wait(Instant::now()).into_iter().chain(tidying).min();
+        bell.wait(reception, !store.congested(), most)?;
+        if bell.signals.arrived() {
+            return Ok(());
+        }
+        bell.wake.rung();
+        let now = Instant::now();
+        store.tick();
+        let heard = hear(reception, store)?;
+        if !store.congested() && reception.receive(store, now)? {
+            retry.begin(now);
+        }
+        store.submit();
+        if heard || retry.due(now) {
+            let released = reception.release(store.durable(), now)?;
+            retry.tried(now, released.stuck, released.moved);
+        }
+    }
+}
+
+/// Takes in what the log reports; whether there may be replies to release.
+fn hear(reception: &mut Reception, store: &mut Store) -> Result<bool, ServeError> {
+    // On a failure the caller is left at once: replies that still wait were never true, and are not sent.
+    let heard = store.hear().map_err(ServeError::LogFailed)?;
+    if heard.refused {
+        tracing::warn!("the disk is full: writes are refused until there is room again");
+        reception.refuse(store.durable());
+    }
+    Ok(heard.advanced || heard.refused)
+}
+
+/// Decides what was begun, answers it, and closes. Requests that were not yet read are not answered.
+fn stop(mut reception: Reception, mut store: Store, bell: &Bell) -> Result<(), ServeError> {
+    tracing::info!("stopping: a second signal ends it at once");
+    store.tick();
+    store.submit();
+    while !store.settled() {
+        bell.wait(&reception, false, Some(WHILE_LOADING))?;
+        bell.wake.rung();
+        hear(&mut reception, &mut store)?;
+        store.submit();
+    }
+    let until = Instant::now() + LINGER;
+    while reception.release(store.durable(), Instant::now())?.stuck && Instant::now() < until {
+        thread::sleep(WHILE_LINGERING);
+    }
+    store.finish().map_err(ServeError::LogFailed)?;
+    let left = until.saturating_duration_since(Instant::now());
+    reception.close(left.as_millis() as i32)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// A connection takes a descriptor, and the usual soft limit is low for the sake of programs that use
+/// `select`, which this one does not.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("the limit of descriptors stays as it is: {error}");
+    }
+}

@@ -1,0 +1,372 @@
+//! One peer's replies, in order: which wait, which may leave, and when there are too many.
+//!
+//! Knows nothing of sockets: replies leave through an [`Outlet`]. This is where "one peer, one order" is
+//! kept, and where a peer that does not read is cut off, because a reply after a gap would be taken for the
+//! answer to another request.
+
+use super::progress::{Durable, Wait};
+use super::router::{Held, Sent};
+use crate::command::Reply;
+use crate::engine::BatchId;
+use crate::wire::reply_frames::LARGE_FRAME;
+use crate::wire::{Dialect, ReplyFrames};
+use std::collections::VecDeque;
+
+/// Where replies leave: the socket, or a test.
+pub(super) trait Outlet {
+    /// Why nothing can leave any more.
+    type Error;
+    /// Hands over a reply for the peer of this identity, whole or not at all.
+    fn send(&mut self, identity: &[u8], reply: &mut ReplyFrames, held: &Held) -> Result<Sent, Self::Error>;
+}
+
+/// A reply that was encoded, and how to say the same in other words if it must not be sent.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The frames, envelope included.
+    pub frames: ReplyFrames,
+    /// How many of them are the envelope.
+    pub envelope: usize,
+    /// The dialect of the rest.
+    pub dialect: Dialect,
+    /// What must be durable before it may leave.
+    pub wait: Wait,
+}
+
+/// What became of an answer, or of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nothing is left to send.
+    Clear,
+    /// Something waits to become durable.
+    Waiting,
+    /// Something could leave, but there is no room for it.
+    Stuck,
+    /// There is no such connection any more.
+    Gone,
+    /// It was too much: the peer was cut off just now, and this many of its replies were dropped.
+    CutOff(usize),
+    /// The peer is not to get any replies, so this one was dropped.
+    Dropped,
+}
+
+/// How a peer is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// As every other.
+    Good,
+    /// Its commands are discarded and its replies dropped until it has reconnected.
+    CutOff,
+    /// Its connection has ended. Commands that it sent before still take effect.
+    Departed,
+    /// Its connection has ended, and it had been cut off before.
+    DepartedCutOff,
+}
+
+/// The replies of one connection of one peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    standing: Standing,
+    /// Not yet handed over, oldest first.
+    queue: VecDeque<Answer>,
+    queued_bytes: usize,
+    held: Held,
+    /// The newest batch that any of its replies has waited for.
+    newest: BatchId,
+}
+
+impl Peer {
+    /// A peer that was not heard from before.
+    pub fn new() -> Peer {
+        Peer { standing: Standing::Good, queue: VecDeque::new(), queued_bytes: 0, held: Held::default(), newest: 0 }
+    }
+
+    /// How it is treated.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Whether something that this peer did or saw is not yet durable, so that what it does next must see it.
+    pub fn in_flight(&self, durable: Durable) -> bool {
+        self.newest > durable.committed
+    }
+
+    /// How many replies are not yet handed over.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Takes the answer to the peer's latest command: hands it over if it may leave, keeps it otherwise.
+    /// `frames` is emptied, and keeps its room where that is worth something.
+    pub fn settle<O: Outlet>(
+        &mut self,
+        identity: &[u8],
+        answer: &mut Answer,
+        durable: Durable,
+        most: usize,
+        outlet: &mut O,
+    ) -> Result<Outcome, O::Error> {
+        // Also for a peer that gets no replies: its next command must still see what this one did.
+        self.newest = self.newest.max(answer.wait.batch);
+        if self.standing != Standing::Good {
+            return Ok(Outcome::Dropped);
+        }
+        let covered = durable.covers(answer.wait);
+        if covered && self.queue.is_empty() && self.may_leave(&answer.frames, most) {
+            match outlet.send(identity, &mut answer.frames, &self.held)? {
+                Sent::Whole => return Ok(Outcome::Clear),
+                Sent::Gone => return Ok(Outcome::Gone),
+                Sent::Full => {}
+            }
+        }
+        self.keep(answer);
+        if self.queue.len() > 1 && self.queued_bytes + self.held.bytes() > most {
+            self.standing = Standing::CutOff;
+            return Ok(Outcome::CutOff(self.drop_replies()));
+        }
+        Ok(if covered && self.queue.len() == 1 { Outcome::Stuck } else { Outcome::Waiting })
+    }
+
+    /// Hands over what may leave.
+    pub fn release<O: Outlet>(
+        &mut self,
+        identity: &[u8],
+        durable: Durable,
+        most: usize,
+        outlet: &mut O,
+    ) -> Result<Outcome, O::Error> {
+        while let Some(mut first) = self.queue.pop_front() {
+            let outcome = if !durable.covers(first.wait) {
+                Outcome::Waiting
+            } else if !self.may_leave(&first.frames, most) {
+                Outcome::Stuck
+            } else {
+                let bytes = first.frames.memory();
+                match outlet.send(identity, &mut first.frames, &self.held)? {
+                    Sent::Whole => {
+                        self.queued_bytes -= bytes;
+                        continue;
+                    }
+                    Sent::Full => Outcome::Stuck,
+                    Sent::Gone => Outcome::Gone,
+                }
+            };
+            self.queue.push_front(first);
+            return Ok(outcome);
+        }
+        // A queue that once was long should not keep its room for ever.
+        self.queue.shrink_to(16);
+        Ok(Outcome::Clear)
+    }
+
+    /// What is not durable never will be: puts this error in the place of every reply that said or saw more.
+    pub fn refuse(&mut self, durable: Durable, error: &Reply<'_>) {
+        for answer in &mut self.queue {
+            if answer.wait.batch > durable.committed {
+                self.queued_bytes -= answer.frames.memory();
+                answer.frames.truncate(answer.envelope);
+                answer.dialect.encode(error, &mut answer.frames);
+                answer.wait = Wait::NOTHING;
+                self.queued_bytes += answer.frames.memory();
+            }
+        }
+        self.newest = self.newest.min(durable.committed);
+    }
+
+    /// Its connection has ended: its replies are dropped; how many they were.
+    pub fn depart(&mut self) -> usize {
+        self.standing = match self.standing {
+            Standing::Good | Standing::Departed => Standing::Departed,
+            Standing::CutOff | Standing::DepartedCutOff => Standing::DepartedCutOff,
+        };
+        self.drop_replies()
+    }
+
+    /// What libzmq holds for this peer stays within its share; one reply may always go.
+    fn may_leave(&self, frames: &ReplyFrames, most: usize) -> bool {
+        let held = self.held.bytes();
+        held == 0 || held + frames.memory() <= most
+    }
+
+    fn keep(&mut self, answer: &mut Answer) {
+        // A copy of a small reply takes just the room it needs, and leaves the roomy original for the next
+        // one. A large one is not worth copying.
+        let frames = if answer.frames.memory() < LARGE_FRAME {
+            answer.frames.clone()
+        } else {
+            std::mem::take(&mut answer.frames)
+        };
+        self.queued_bytes += frames.memory();
+        self.queue.push_back(Answer { frames, ..*answer });
+    }
+
+    fn drop_replies(&mut self) -> usize {
+        self.queued_bytes = 0;
+        std::mem::take(&mut self.queue).len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::ErrorCode;
+    use std::convert::Infallible;
+
+    const MOST: usize = 1 << 20;
+
+    /// An outlet with room for some replies, that remembers what left.
+    #[derive(Default)]
+    struct Room {
+        left: usize,
+        gone: bool,
+        sent: Vec<Vec<u8>>,
+    }
+
+    impl Outlet for Room {
+        type Error = Infallible;
+        fn send(&mut self, _: &[u8], reply: &mut ReplyFrames, _: &Held) -> Result<Sent, Infallible> {
+            if self.gone {
+                return Ok(Sent::Gone);
+            }
+            if self.left == 0 {
+                return Ok(Sent::Full);
+            }
+            self.left -= 1;
+            self.sent.push(
+                reply
+                    .drain()
+                    .flat_map(|frame| match frame {
+                        crate::wire::Frame::Small(bytes) => bytes.to_vec(),
+                        crate::wire::Frame::Large(bytes) => bytes,
+                    })
+                    .collect(),
+            );
+            Ok(Sent::Whole)
+        }
+    }
+
+    fn answer(text: &[u8], wait: Wait) -> Answer {
+        let mut frames = ReplyFrames::default();
+        frames.push(b"");
+        frames.push(text);
+        Answer { frames, envelope: 1, dialect: Dialect::Frames, wait }
+    }
+
+    fn settle(peer: &mut Peer, text: &[u8], wait: Wait, durable: Durable, room: &mut Room) -> Outcome {
+        peer.settle(b"peer", &mut answer(text, wait), durable, MOST, room).unwrap()
+    }
+
+    fn committed(batch: BatchId) -> Durable {
+        Durable { committed: batch, synced: batch }
+    }
+
+    #[test]
+    fn a_read_with_nothing_in_flight_leaves_at_once() {
+        let (mut peer, mut room) = (Peer::new(), Room { left: 1, ..Room::default() });
+        assert!(!peer.in_flight(committed(0)));
+        assert_eq!(settle(&mut peer, b"read", Wait::NOTHING, committed(0), &mut room), Outcome::Clear);
+        assert_eq!(room.sent, [b"read"]);
+    }
+
+    #[test]
+    fn replies_leave_in_order_and_only_when_durable() {
+        let (mut peer, mut room) = (Peer::new(), Room { left: 9, ..Room::default() });
+        let durable = committed(0);
+        assert_eq!(settle(&mut peer, b"first", Wait::commit(2), durable, &mut room), Outcome::Waiting);
+        assert!(peer.in_flight(durable));
+        assert_eq!(settle(&mut peer, b"second", Wait::commit(1), durable, &mut room), Outcome::Waiting);
+        assert_eq!(settle(&mut peer, b"third", Wait::NOTHING, durable, &mut room), Outcome::Waiting);
+        assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Waiting));
+        assert!(room.sent.is_empty(), "the first waits for batch 2, and the others for the first");
+        assert_eq!(peer.release(b"peer", committed(2), MOST, &mut room), Ok(Outcome::Clear));
+        assert_eq!(room.sent, [&b"first"[..], b"second", b"third"]);
+        assert!(!peer.in_flight(committed(2)));
+    }
+
+    #[test]
+    fn a_sync_waits_for_the_sync() {
+        let (mut peer, mut room) = (Peer::new(), Room { left: 9, ..Room::default() });
+        let written = Durable { committed: 1, synced: 0 };
+        settle(&mut peer, b"synced", Wait { batch: 1, synced: true }, written, &mut room);
+        assert_eq!(peer.release(b"peer", written, MOST, &mut room), Ok(Outcome::Waiting));
+        assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Clear));
+    }
+
+    #[test]
+    fn a_full_peer_keeps_its_replies_and_their_order() {
+        let (mut peer, mut room) = (Peer::new(), Room::default());
+        assert_eq!(settle(&mut peer, b"1", Wait::NOTHING, committed(0), &mut room), Outcome::Stuck);
+        settle(&mut peer, b"2", Wait::NOTHING, committed(0), &mut room);
+        assert_eq!(peer.release(b"peer", committed(0), MOST, &mut room), Ok(Outcome::Stuck));
+        room.left = 1;
+        assert_eq!(peer.release(b"peer", committed(0), MOST, &mut room), Ok(Outcome::Stuck));
+        room.left = 1;
+        assert_eq!(peer.release(b"peer", committed(0), MOST, &mut room), Ok(Outcome::Clear));
+        assert_eq!(room.sent, [b"1", b"2"]);
+        assert_eq!(peer.queued_bytes, 0);
+    }
+
+    #[test]
+    fn a_refusal_replaces_what_is_not_durable_and_nothing_else() {
+        let (mut peer, mut room) = (Peer::new(), Room::default());
+        settle(&mut peer, b"kept", Wait::commit(1), committed(1), &mut room);
+        settle(&mut peer, b"lost", Wait::commit(2), committed(1), &mut room);
+        settle(&mut peer, &[7; LARGE_FRAME], Wait::commit(3), committed(1), &mut room);
+        settle(&mut peer, b"kept too", Wait::NOTHING, committed(1), &mut room);
+        // What a refusal says is the wire's affair: here it is enough that the answers are gone.
+        let waits = |peer: &Peer| peer.queue.iter().map(|answer| answer.wait.batch).collect::<Vec<_>>();
+        assert_eq!(waits(&peer), [1, 2, 3, 0]);
+        peer.refuse(committed(1), &Reply::Error(ErrorCode::NoSpace, "".into()));
+        assert_eq!(waits(&peer), [1, 0, 0, 0]);
+        assert!(!peer.in_flight(committed(1)));
+        room.left = 9;
+        assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Clear));
+        assert_eq!((&room.sent[0][..], &room.sent[3][..]), (&b"kept"[..], &b"kept too"[..]));
+        assert!(room.sent[1].starts_with(b"ERRNOSPACE") && room.sent[2].starts_with(b"ERRNOSPACE"));
+        assert_eq!(peer.queued_bytes, 0);
+    }
+
+    #[test]
+    fn one_reply_always_fits_and_a_second_one_too_many_cuts_off() {
+        let (mut peer, mut room) = (Peer::new(), Room::default());
+        let huge = vec![7; 2 * MOST];
+        assert_eq!(settle(&mut peer, &huge, Wait::NOTHING, committed(0), &mut room), Outcome::Stuck);
+        assert_eq!(settle(&mut peer, b"more", Wait::NOTHING, committed(0), &mut room), Outcome::CutOff(2));
+        assert_eq!(peer.standing(), Standing::CutOff);
+        room.left = 9;
+        assert_eq!(settle(&mut peer, b"later", Wait::NOTHING, committed(0), &mut room), Outcome::Dropped);
+        assert_eq!(peer.release(b"peer", committed(0), MOST, &mut room), Ok(Outcome::Clear));
+        assert!(room.sent.is_empty());
+        peer.depart();
+        assert_eq!(peer.standing(), Standing::DepartedCutOff);
+    }
+
+    #[test]
+    fn a_hundred_thousand_small_replies_fit_the_default() {
+        let (mut peer, mut room) = (Peer::new(), Room::default());
+        let most = 64 << 20;
+        let mut scratch = answer(b"", Wait::commit(1));
+        for _ in 0..100_000 {
+            scratch.frames.truncate(0);
+            scratch.frames.push(b"");
+            scratch.frames.push(b"OK");
+            scratch.frames.push(&[7; 100]);
+            scratch.frames.push_number(u64::MAX);
+            scratch.frames.push_number(0);
+            let outcome = peer.settle(b"peer", &mut scratch, committed(0), most, &mut room).unwrap();
+            assert_eq!(outcome, Outcome::Waiting);
+        }
+    }
+
+    #[test]
+    fn replies_for_a_connection_that_ended_go_nowhere() {
+        let (mut peer, mut room) = (Peer::new(), Room { gone: true, ..Room::default() });
+        assert_eq!(settle(&mut peer, b"1", Wait::NOTHING, committed(0), &mut room), Outcome::Gone);
+        settle(&mut peer, b"2", Wait::commit(1), committed(0), &mut room);
+        assert_eq!(peer.depart(), 1);
+        room = Room { left: 9, ..Room::default() };
+        assert_eq!(settle(&mut peer, b"3", Wait::commit(2), committed(1), &mut room), Outcome::Dropped);
+        assert!(peer.in_flight(committed(1)), "its next command must still see what this one did");
+        assert!(room.sent.is_empty());
+    }
+}

@@ -1,0 +1,431 @@
+//! All peers: who is who, which of them have replies outstanding, and when one can be forgotten.
+//!
+//! A peer is a connection, not an identity: identities are claims, and come back with another connection
+//! behind them. A reply for the connection before must never reach the one after it. There is at most one
+//! peer an identity and one a descriptor, so the table can't outgrow the connections that are possible.
+//!
+//! Knows no sockets: replies leave through an [`Outlet`].
+
+use super::peer::{Answer, Outcome, Outlet, Peer, Standing};
+use super::progress::Durable;
+use super::request::Connection;
+use crate::command::Reply;
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+use zmq::Message;
+
+/// How long a connection that has ended is remembered: what it had sent may still be on its way through
+/// libzmq, and of a peer that was cut off it must not be executed.
+const REMEMBERED: Duration = Duration::from_millis(200);
+
+/// Names one peer for as long as it is known. The next one in the same place has another generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PeerId {
+    place: u32,
+    generation: u32,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// How the socket calls it.
+    identity: Message,
+    /// `None` where libzmq does not tell. The frame is one that came through the connection, kept so that the
+    /// connection's mark is not used again (see [`Connection`]).
+    connection: Option<(Connection, Message)>,
+    peer: Peer,
+    /// Whether it is in the list of those with replies outstanding.
+    listed: bool,
+}
+
+impl Known {
+    fn connection(&self) -> Option<Connection> {
+        self.connection.as_ref().map(|(connection, _)| *connection)
+    }
+
+    fn descriptor(&self) -> Option<i32> {
+        self.connection().map(|connection| connection.descriptor)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    generation: u32,
+    known: Option<Known>,
+}
+
+/// What happened to peers since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Figures {
+    /// Peers cut off.
+    pub cut_off: u64,
+    /// Replies dropped, because their peer was cut off or its connection had ended.
+    pub replies_dropped: u64,
+}
+
+/// What came of handing over replies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Released {
+    /// Some replies could leave, but there is no room for them.
+    pub stuck: bool,
+    /// Some replies left.
+    pub moved: bool,
+}
+
+/// Every peer that is known.
+pub(super) struct Peers {
+    places: Vec<Place>,
+    vacant: Vec<u32>,
+    by_identity: HashMap<Box<[u8]>, PeerId, foldhash::fast::RandomState>,
+    by_descriptor: HashMap<i32, PeerId, foldhash::fast::RandomState>,
+    /// Those with replies outstanding, each once.
+    outstanding: Vec<PeerId>,
+    /// Those whose connection has ended, and when it was noticed.
+    departed: VecDeque<(Instant, PeerId)>,
+    /// Bytes of replies that may wait for one peer.
+    most: usize,
+    figures: Figures,
+}
+
+impl Peers {
+    /// None yet. `most` is how many bytes of replies may wait for one peer, what libzmq holds included.
+    pub fn new(most: usize) -> Peers {
+        Peers {
+            places: Vec::new(),
+            vacant: Vec::new(),
+            by_identity: HashMap::default(),
+            by_descriptor: HashMap::default(),
+            outstanding: Vec::new(),
+            departed: VecDeque::new(),
+            most,
+            figures: Figures::default(),
+        }
+    }
+
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        self.by_identity.len()
+    }
+
+    /// What happened so far.
+    pub fn figures(&self) -> Figures {
+        self.figures
+    }
+
+    /// The peer of this identity, if it is the one of this connection.
+    pub fn find(&self, identity: &[u8], connection: Option<Connection>) -> Option<PeerId> {
+        let id = *self.by_identity.get(identity)?;
+        (self.known(id)?.connection() == connection).then_some(id)
+    }
+
+    /// Makes a peer known that was not heard from before through this connection; the frame beside it is one
+    /// that came through it. What was known of the identity or of the descriptor concerns a connection that
+    /// has ended.
+    pub fn admit(&mut self, identity: Message, connection: Option<(Connection, Message)>, now: Instant) -> PeerId {
+        if let Some(before) = self.by_identity.get(&*identity).copied() {
+            self.forget(before);
+        }
+        let place = self.vacant.pop().unwrap_or_else(|| {
+            self.places.push(Place::default());
+            (self.places.len() - 1) as u32
+        });
+        let name = Box::from(&*identity);
+        let descriptor = connection.as_ref().map(|(connection, _)| connection.descriptor);
+        let mut id = PeerId { place, generation: 0 };
+        if let Some(place) = self.places.get_mut(place as usize) {
+            place.generation = place.generation.wrapping_add(1);
+            place.known = Some(Known { identity, connection, peer: Peer::new(), listed: false });
+            id.generation = place.generation;
+        }
+        self.by_identity.insert(name, id);
+        if let Some(descriptor) = descriptor
+            && let Some(before) = self.by_descriptor.insert(descriptor, id)
+        {
+            self.depart(before, now);
+        }
+        id
+    }
+
+    /// How the peer is treated.
+    pub fn standing(&self, id: PeerId) -> Standing {
+        self.known(id).map_or(Standing::Departed, |known| known.peer.standing())
+    }
+
+    /// Whether something that the peer did or saw is not yet durable.
+    pub fn in_flight(&self, id: PeerId, durable: Durable) -> bool {
+        self.known(id).is_some_and(|known| known.peer.in_flight(durable))
+    }
+
+    /// Takes the answer to the peer's latest command: hands it over if it may leave, keeps it otherwise.
+    pub fn settle<O: Outlet>(
+        &mut self,
+        id: PeerId,
+        answer: &mut Answer,
+        durable: Durable,
+        outlet: &mut O,
+        now: Instant,
+    ) -> Result<Outcome, O::Error> {
+        let most = self.most;
+        let Some(known) = self.known_mut(id) else { return Ok(Outcome::Gone) };
+        let outcome = known.peer.settle(&known.identity, answer, durable, most, outlet)?;
+        let to_list = matches!(outcome, Outcome::Waiting | Outcome::Stuck) && !known.listed;
+        known.listed |= to_list;
+        match outcome {
+            Outcome::Waiting | Outcome::Stuck if to_list => self.outstanding.push(id),
+            Outcome::Clear => self.forget_if_unmarked(id),
+            Outcome::Gone => {
+                self.figures.replies_dropped += 1;
+                self.depart(id, now);
+            }
+            Outcome::Dropped => self.figures.replies_dropped += 1,
+            Outcome::CutOff(dropped) => self.count_cut_off(id, dropped),
+            Outcome::Waiting | Outcome::Stuck => {}
+        }
+        Ok(outcome)
+    }
+
+    /// Hands over every reply that may leave.
+    pub fn release<O: Outlet>(&mut self, durable: Durable, outlet: &mut O, now: Instant) -> Result<Released, O::Error> {
+        let most = self.most;
+        let mut released = Released::default();
+        let mut outstanding = std::mem::take(&mut self.outstanding);
+        let mut failure = None;
+        outstanding.retain(|id| {
+            let Some(known) = self.known_mut(*id) else { return false };
+            if failure.is_some() {
+                return true;
+            }
+            let before = known.peer.queued();
+            let outcome = known.peer.release(&known.identity, durable, most, outlet);
+            released.moved |= known.peer.queued() < before;
+            known.listed = matches!(outcome, Ok(Outcome::Waiting | Outcome::Stuck));
+            let listed = known.listed;
+            match outcome {
+                Ok(Outcome::Stuck) => released.stuck = true,
+                Ok(Outcome::Gone) => self.depart(*id, now),
+                Ok(Outcome::Clear) => self.forget_if_unmarked(*id),
+                Ok(_) => {}
+                Err(error) => failure = Some(error),
+            }
+            listed
+        });
+        self.outstanding = outstanding;
+        failure.map_or(Ok(released), Err)
+    }
+
+    /// What is not durable never will be: puts this error in the place of every reply that said or saw more.
+    pub fn refuse(&mut self, durable: Durable, error: &Reply<'_>) {
+        for known in self.places.iter_mut().filter_map(|place| place.known.as_mut()) {
+            known.peer.refuse(durable, error);
+        }
+    }
+
+    /// The connection with this descriptor has ended.
+    pub fn disconnected(&mut self, descriptor: i32, now: Instant) {
+        if let Some(id) = self.by_descriptor.get(&descriptor).copied() {
+            self.depart(id, now);
+        }
+    }
+
+    /// Whether a connection that has ended is still remembered, so that [`Peers::tidy`] is due soon.
+    pub fn any_departed(&self) -> bool {
+        !self.departed.is_empty()
+    }
+
+    /// Forgets connections that ended a while ago. To be called when everything that had arrived was read.
+    pub fn tidy(&mut self, now: Instant) {
+        while let Some((since, id)) = self.departed.front().copied() {
+            if now.saturating_duration_since(since) < REMEMBERED {
+                break;
+            }
+            self.departed.pop_front();
+            self.forget(id);
+        }
+    }
+
+    fn known(&self, id: PeerId) -> Option<&Known> {
+        let place = self.places.get(id.place as usize)?;
+        place.known.as_ref().filter(|_| place.generation == id.generation)
+    }
+
+    fn known_mut(&mut self, id: PeerId) -> Option<&mut Known> {
+        let place = self.places.get_mut(id.place as usize)?;
+        place.known.as_mut().filter(|_| place.generation == id.generation)
+    }
+
+    /// The peer's connection has ended: drops its replies, and forgets it before long.
+    fn depart(&mut self, id: PeerId, now: Instant) {
+        let Some(known) = self.known_mut(id) else { return };
+        let dropped = known.peer.depart();
+        let descriptor = known.descriptor();
+        self.figures.replies_dropped += dropped as u64;
+        if let Some(descriptor) = descriptor
+            && self.by_descriptor.get(&descriptor) == Some(&id)
+        {
+            self.by_descriptor.remove(&descriptor);
+        }
+        self.departed.push_back((now, id));
+    }
+
+    fn forget(&mut self, id: PeerId) {
+        let Some(place) = self.places.get_mut(id.place as usize).filter(|place| place.generation == id.generation)
+        else {
+            return;
+        };
+        let Some(mut known) = place.known.take() else { return };
+        self.vacant.push(id.place);
+        self.figures.replies_dropped += known.peer.depart() as u64;
+        self.by_identity.remove(&*known.identity);
+        if let Some(descriptor) = known.descriptor()
+            && self.by_descriptor.get(&descriptor) == Some(&id)
+        {
+            self.by_descriptor.remove(&descriptor);
+        }
+    }
+
+    /// Of a peer without a connection that could be told apart, nobody will say that it ended. So it is
+    /// forgotten whenever there is nothing to remember.
+    fn forget_if_unmarked(&mut self, id: PeerId) {
+        if self.known(id).is_some_and(|known| known.connection.is_none() && known.peer.standing() == Standing::Good) {
+            self.forget(id);
+        }
+    }
+
+    fn count_cut_off(&mut self, id: PeerId, dropped: usize) {
+        self.figures.cut_off += 1;
+        self.figures.replies_dropped += dropped as u64;
+        if let Some(known) = self.known(id) {
+            tracing::warn!(
+                peer = %known.identity.escape_ascii(),
+                "a peer does not read its replies: dropped {dropped}, and its commands are discarded until it \
+                 reconnects"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::progress::Wait;
+    use super::super::router::{Held, Sent};
+    use super::*;
+    use crate::wire::{Dialect, ReplyFrames};
+    use std::convert::Infallible;
+
+    /// An outlet that has room or not, and counts by identity.
+    struct Door {
+        sent: Sent,
+        to: Vec<Vec<u8>>,
+    }
+
+    impl Outlet for Door {
+        type Error = Infallible;
+        fn send(&mut self, identity: &[u8], reply: &mut ReplyFrames, _: &Held) -> Result<Sent, Infallible> {
+            if self.sent == Sent::Whole {
+                self.to.push(identity.to_vec());
+                assert!(reply.drain().len() > 0);
+            }
+            Ok(self.sent)
+        }
+    }
+
+    fn door(sent: Sent) -> Door {
+        Door { sent, to: Vec::new() }
+    }
+
+    fn connection(mark: usize, descriptor: i32) -> Connection {
+        Connection { mark, descriptor }
+    }
+
+    fn admit(peers: &mut Peers, identity: &str, connection: impl Into<Option<Connection>>, now: Instant) -> PeerId {
+        peers.admit(identity.into(), connection.into().map(|connection| (connection, Message::new())), now)
+    }
+
+    fn settle(peers: &mut Peers, id: PeerId, bytes: usize, wait: Wait, door: &mut Door) -> Outcome {
+        let mut frames = ReplyFrames::default();
+        frames.push(&vec![7; bytes]);
+        let mut answer = Answer { frames, envelope: 0, dialect: Dialect::Frames, wait };
+        peers.settle(id, &mut answer, Durable::default(), door, Instant::now()).unwrap()
+    }
+
+    const ONE: Durable = Durable { committed: 1, synced: 1 };
+
+    #[test]
+    fn an_identity_that_comes_back_gets_nothing_of_before() {
+        let (mut peers, mut door, now) = (Peers::new(1 << 20), door(Sent::Whole), Instant::now());
+        let old = admit(&mut peers, "me", connection(1, 7), now);
+        assert_eq!(settle(&mut peers, old, 1, Wait::commit(1), &mut door), Outcome::Waiting);
+        assert_eq!(peers.find(b"me", Some(connection(2, 7))), None, "the same descriptor, another connection");
+        let new = admit(&mut peers, "me", connection(2, 7), now);
+        assert_eq!(peers.release(ONE, &mut door, now).map(|released| released.stuck), Ok(false));
+        assert!(door.to.is_empty());
+        assert_eq!(settle(&mut peers, new, 1, Wait::NOTHING, &mut door), Outcome::Clear);
+        assert_eq!((peers.len(), peers.figures().replies_dropped), (1, 1));
+    }
+
+    #[test]
+    fn a_disconnection_drops_the_replies_and_forgets_the_peer_later() {
+        let (mut peers, mut door, now) = (Peers::new(1 << 20), door(Sent::Whole), Instant::now());
+        let id = admit(&mut peers, "me", connection(1, 7), now);
+        settle(&mut peers, id, 1, Wait::commit(1), &mut door);
+        peers.disconnected(7, now);
+        peers.disconnected(7, now);
+        peers.tidy(now);
+        assert_eq!(peers.find(b"me", Some(connection(1, 7))), Some(id), "its last messages may yet come");
+        assert_eq!(settle(&mut peers, id, 1, Wait::NOTHING, &mut door), Outcome::Dropped);
+        peers.tidy(now + REMEMBERED);
+        assert_eq!((peers.len(), peers.any_departed()), (0, false));
+        assert_eq!(peers.release(ONE, &mut door, now).map(|released| released.stuck), Ok(false));
+        assert!(door.to.is_empty() && peers.outstanding.is_empty());
+    }
+
+    #[test]
+    fn who_was_cut_off_stays_so_until_it_has_reconnected() {
+        let (mut peers, mut door, now) = (Peers::new(1 << 20), door(Sent::Full), Instant::now());
+        let id = admit(&mut peers, "me", connection(1, 7), now);
+        settle(&mut peers, id, 1 << 20, Wait::NOTHING, &mut door);
+        assert_eq!(settle(&mut peers, id, 1, Wait::NOTHING, &mut door), Outcome::CutOff(2));
+        peers.disconnected(7, now);
+        assert_eq!(peers.standing(id), Standing::DepartedCutOff);
+        let new = admit(&mut peers, "me", connection(2, 8), now);
+        assert_eq!(peers.standing(new), Standing::Good);
+        assert_eq!((peers.figures().cut_off, peers.figures().replies_dropped), (1, 2));
+    }
+
+    #[test]
+    fn there_is_one_peer_a_descriptor() {
+        let (mut peers, now) = (Peers::new(1 << 20), Instant::now());
+        for mark in 0..1000 {
+            admit(&mut peers, &mark.to_string(), connection(mark, 7), now);
+        }
+        peers.tidy(now + REMEMBERED);
+        assert_eq!(peers.len(), 1);
+        assert_eq!(peers.by_descriptor.len(), 1);
+    }
+
+    #[test]
+    fn a_peer_that_can_not_be_followed_is_forgotten_when_clear() {
+        let (mut peers, mut door, now) = (Peers::new(1 << 20), door(Sent::Whole), Instant::now());
+        let id = admit(&mut peers, "old", None, now);
+        settle(&mut peers, id, 1, Wait::NOTHING, &mut door);
+        assert_eq!(peers.len(), 0);
+        let id = admit(&mut peers, "old", None, now);
+        settle(&mut peers, id, 1, Wait::commit(1), &mut door);
+        assert_eq!(peers.len(), 1);
+        assert_eq!(peers.release(ONE, &mut door, now).map(|released| released.stuck), Ok(false));
+        assert_eq!((peers.len(), door.to.len()), (0, 2));
+    }
+
+    #[test]
+    fn a_stuck_peer_delays_nobody() {
+        let (mut peers, mut closed, now) = (Peers::new(1 << 20), door(Sent::Full), Instant::now());
+        let slow = admit(&mut peers, "slow", connection(1, 7), now);
+        let quick = admit(&mut peers, "quick", connection(2, 8), now);
+        assert_eq!(settle(&mut peers, slow, 1, Wait::NOTHING, &mut closed), Outcome::Stuck);
+        let mut open = door(Sent::Whole);
+        assert_eq!(settle(&mut peers, quick, 1, Wait::NOTHING, &mut open), Outcome::Clear);
+        assert_eq!(peers.release(ONE, &mut closed, now), Ok(Released { stuck: true, moved: false }));
+        assert_eq!(peers.release(ONE, &mut open, now), Ok(Released { stuck: false, moved: true }));
+        assert_eq!(open.to, [b"quick".to_vec(), b"slow".to_vec()]);
+    }
+}

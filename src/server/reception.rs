@@ -1,0 +1,191 @@
+//! Where messages become commands and answers become replies: the socket, the peers behind it, and between
+//! them one command at a time.
+//!
+//! The order of things for each message: whose is it, is it well-formed, what does it ask, what is the
+//! answer, may the answer leave. Knows neither engine nor log: who gives the answers is [`Answers`].
+
+use super::monitor::Monitor;
+use super::peer::{Answer, Outcome, Outlet, Standing};
+use super::peers::{PeerId, Peers, Released};
+use super::progress::{Durable, Wait};
+use super::request::Request;
+use super::router::{Held, Router, RouterError, Sent};
+use super::stats::Counters;
+use crate::command::{Command, ErrorCode, Limits, Reply};
+use crate::engine::View;
+use crate::wire::{Dialect, ReplyFrames, WireError};
+use std::time::Instant;
+
+/// Messages taken in one pass, so that the log's events and other peers' replies get their turn.
+const PASS: usize = 256;
+/// Bytes of room for a key that are kept for the next one.
+const KEPT_KEY: usize = 64 * 1024;
+
+/// Who answers commands: the store, or, until there is one, somebody who asks for patience.
+pub(super) trait Answers {
+    /// Answers a command, by calling `encode` exactly once, and tells what the answer waits for.
+    fn answer(&mut self, command: &Command<'_>, view: View, encode: &mut dyn FnMut(&Reply<'_>)) -> Wait;
+    /// What is durable now.
+    fn durable(&self) -> Durable;
+    /// Adds its part of STATS.
+    fn figures(&self, into: &mut Vec<(&'static str, String)>);
+}
+
+impl Outlet for Router {
+    type Error = RouterError;
+    fn send(&mut self, identity: &[u8], reply: &mut ReplyFrames, held: &Held) -> Result<Sent, RouterError> {
+        Router::send(self, identity, reply, held)
+    }
+}
+
+/// The socket and everybody behind it.
+pub(super) struct Reception {
+    router: Router,
+    monitor: Monitor,
+    peers: Peers,
+    counters: Counters,
+    limits: Limits,
+    request: Request,
+    /// Room for a key whose bytes do not stand in the message as they are.
+    key: Vec<u8>,
+    answer: Answer,
+}
+
+impl Reception {
+    /// Opens. `most_backlog` is how many bytes of replies may wait for one peer.
+    pub fn open(router: Router, limits: Limits, most_backlog: usize, started: Instant) -> Result<Self, RouterError> {
+        Ok(Reception {
+            monitor: router.monitor()?,
+            router,
+            peers: Peers::new(most_backlog),
+            counters: Counters::new(started),
+            limits,
+            request: Request::new(),
+            key: Vec::new(),
+            answer: Answer {
+                frames: ReplyFrames::default(),
+                envelope: 0,
+                dialect: Dialect::Frames,
+                wait: Wait::NOTHING,
+            },
+        })
+    }
+
+    /// The sockets that end a wait: requests, and the ends of connections.
+    pub fn sockets(&self) -> [&zmq::Socket; 2] {
+        [self.router.socket(), self.monitor.socket()]
+    }
+
+    /// Whether a pass is due soon even if nothing happens.
+    pub fn any_departed(&self) -> bool {
+        self.peers.any_departed()
+    }
+
+    /// Takes in what has arrived, a bounded number of messages, and answers it. Tells whether a reply that
+    /// could have left found no room.
+    pub fn receive(&mut self, answers: &mut impl Answers, now: Instant) -> Result<bool, RouterError> {
+        self.hear_of_ends(now);
+        let mut stuck = false;
+        for _ in 0..PASS {
+            if !self.router.receive(&mut self.request)? {
+                self.peers.tidy(now);
+                break;
+            }
+            stuck |= self.handle(answers, now)? == Outcome::Stuck;
+        }
+        self.request.clear();
+        Ok(stuck)
+    }
+
+    /// Hands over every reply that may leave.
+    pub fn release(&mut self, durable: Durable, now: Instant) -> Result<Released, RouterError> {
+        // A connection that has ended by now must not leave its replies to the next one with its identity.
+        self.hear_of_ends(now);
+        self.peers.release(durable, &mut self.router, now)
+    }
+
+    /// What is not durable never will be, for want of room: those who wait for it are told.
+    pub fn refuse(&mut self, durable: Durable) {
+        let error = Reply::Error(ErrorCode::NoSpace, "the disk is full: nothing was changed".into());
+        self.peers.refuse(durable, &error);
+    }
+
+    /// Closes the socket once every reply has left, or after this many milliseconds.
+    pub fn close(self, linger_ms: i32) -> Result<(), RouterError> {
+        self.router.close(linger_ms)
+    }
+
+    fn handle(&mut self, answers: &mut impl Answers, now: Instant) -> Result<Outcome, RouterError> {
+        if self.request.body.is_empty() && self.request.fault.is_none() {
+            self.counters.unanswerable += 1;
+            return Ok(Outcome::Dropped);
+        }
+        let id = self.whose(now);
+        if matches!(self.peers.standing(id), Standing::CutOff | Standing::DepartedCutOff) {
+            self.counters.discarded += 1;
+            return Ok(Outcome::Dropped);
+        }
+        self.answer.frames.truncate(0);
+        for frame in &self.request.envelope {
+            self.answer.frames.push(frame);
+        }
+        self.answer.envelope = self.answer.frames.len();
+        self.answer.dialect = Dialect::Frames;
+        let view = if self.peers.in_flight(id, answers.durable()) { View::Pending } else { View::Durable };
+        self.answer.wait = self.execute(answers, view).unwrap_or_else(|error| {
+            self.counters.refused();
+            self.answer.dialect.encode(&error.reply(), &mut self.answer.frames);
+            Wait::NOTHING
+        });
+        self.peers.settle(id, &mut self.answer, answers.durable(), &mut self.router, now)
+    }
+
+    /// Decodes the request and has it answered.
+    fn execute(&mut self, answers: &mut impl Answers, view: View) -> Result<Wait, WireError> {
+        let Reception { request, answer, counters, peers, limits, key, .. } = self;
+        if let Some(fault) = request.fault {
+            return Err(fault.error());
+        }
+        answer.dialect = Dialect::of(&request.body);
+        key.clear();
+        key.shrink_to(KEPT_KEY);
+        let command = answer.dialect.decode(&mut request.body, limits, key)?;
+        counters.command(&command);
+        let mut encode = |reply: &Reply<'_>| answer.dialect.encode(reply, &mut answer.frames);
+        Ok(match command {
+            Command::Ping => {
+                encode(&Reply::Pong);
+                Wait::NOTHING
+            }
+            Command::Version => {
+                encode(&Reply::Version);
+                Wait::NOTHING
+            }
+            Command::Stats => {
+                let mut figures = counters.figures(peers);
+                answers.figures(&mut figures);
+                encode(&Reply::Stats(figures));
+                Wait::NOTHING
+            }
+            _ => answers.answer(&command, view, &mut encode),
+        })
+    }
+
+    /// The peer that sent the request.
+    fn whose(&mut self, now: Instant) -> PeerId {
+        if let Some(id) = self.peers.find(&self.request.identity, self.request.connection) {
+            return id;
+        }
+        // A connection not heard from before may have the descriptor of one that has ended. Its end was told
+        // before this message came; were it read later, it would be taken for the end of this one.
+        self.hear_of_ends(now);
+        let (identity, connection) = self.request.take_sender();
+        self.peers.admit(identity, connection, now)
+    }
+
+    fn hear_of_ends(&mut self, now: Instant) {
+        while let Some(descriptor) = self.monitor.ended() {
+            self.peers.disconnected(descriptor, now);
+        }
+    }
+}

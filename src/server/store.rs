@@ -1,0 +1,176 @@
+//! The store as the server sees it: the engine that evaluates and the log that makes durable, joined.
+//!
+//! The only place where both are known. Commands are evaluated as they come; their mutations go into the
+//! forming batch; while one batch is in flight the next one forms, so that however many commands come during
+//! a sync, they cost one more. Knows neither peers nor the wire.
+
+use super::clock::Clock;
+use super::progress::{Durable, Progress, Wait};
+use super::reception::Answers;
+use crate::command::{Command, Reply};
+use crate::engine::{Engine, Evaluation, View};
+use crate::log::{Batch, Event, Log, LogError, SyncPolicy};
+
+/// While a batch is in flight and the forming one has grown to this many bytes, no more commands are read:
+/// peers then wait in their sockets, and not in our memory.
+const MOST_FORMING: usize = 64 << 20;
+
+/// What the log had to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// More is durable than before.
+    pub advanced: bool,
+    /// The batch in flight was refused for want of room, and with it everything that was evaluated since.
+    pub refused: bool,
+}
+
+/// A store that serves.
+pub(super) struct Store {
+    engine: Engine,
+    log: Log,
+    clock: Clock,
+    /// Unix milliseconds: one time for all commands of a pass.
+    now: u64,
+    progress: Progress,
+    forming: Batch,
+    /// The batch that came back from the log, empty, to be the next one that forms.
+    spare: Batch,
+    batches: u64,
+    refusals: u64,
+}
+
+impl Store {
+    /// Joins an engine and a log whose thread was started.
+    pub fn new(engine: Engine, log: Log, clock: Clock, policy: SyncPolicy) -> Store {
+        Store {
+            engine,
+            log,
+            now: clock.now(),
+            clock,
+            progress: Progress::new(policy == SyncPolicy::Always),
+            forming: Batch::default(),
+            spare: Batch::default(),
+            batches: 0,
+            refusals: 0,
+        }
+    }
+
+    /// Looks at the clock. To be called once a pass.
+    pub fn tick(&mut self) {
+        self.now = self.clock.now();
+    }
+
+    /// Whether no more commands should be read until the batch in flight is through.
+    pub fn congested(&self) -> bool {
+        self.progress.in_flight() && self.forming.byte_len() >= MOST_FORMING
+    }
+
+    /// Whether everything that was evaluated is decided, and every sync that was asked for is done.
+    pub fn settled(&self) -> bool {
+        !self.progress.in_flight() && self.forming.is_empty() && !self.progress.syncing()
+    }
+
+    /// Takes in what the log reports.
+    ///
+    /// # Errors
+    /// The log has failed: nothing that waits may be acknowledged any more.
+    pub fn hear(&mut self) -> Result<Heard, LogError> {
+        let mut heard = Heard::default();
+        while let Some(event) = self.log.event() {
+            match event {
+                Event::Committed(batch) => {
+                    self.spare = batch;
+                    if let Some(number) = self.progress.committed() {
+                        self.engine.commit(number);
+                    }
+                    heard.advanced = true;
+                }
+                Event::Refused(_) => {
+                    // What has formed meanwhile was evaluated on top of what was refused, and goes with it.
+                    self.forming = Batch::default();
+                    self.engine.refuse();
+                    self.engine.set_full(true);
+                    self.progress.refused();
+                    self.refusals += 1;
+                    heard.refused = true;
+                }
+                Event::RoomAgain => self.engine.set_full(false),
+                Event::Synced => {
+                    self.progress.synced();
+                    heard.advanced = true;
+                }
+                Event::Failed(error) => return Err(error),
+            }
+        }
+        Ok(heard)
+    }
+
+    /// Gives the log what it may begin now: the forming batch if none is in flight, a sync if one is wanted.
+    pub fn submit(&mut self) {
+        if !self.progress.in_flight() && !self.forming.is_empty() {
+            let mut batch = std::mem::replace(&mut self.forming, std::mem::take(&mut self.spare));
+            self.progress.submitted(self.engine.close_batch());
+            batch.stamp(self.now, self.engine.next_version());
+            self.batches += 1;
+            self.log.submit(batch);
+        }
+        if self.progress.begin_sync() {
+            self.log.sync();
+        }
+    }
+
+    /// Ends the log as a clean stop does. To be called when settled.
+    ///
+    /// # Errors
+    /// The log could not be synced or marked. Every reply that left stays true where the policy is `always`.
+    pub fn finish(self) -> Result<(), LogError> {
+        let now = self.clock.now();
+        self.log.finish(now, self.engine.next_version())
+    }
+}
+
+impl Answers for Store {
+    fn answer(&mut self, command: &Command<'_>, view: View, encode: &mut dyn FnMut(&Reply<'_>)) -> Wait {
+        match command {
+            Command::Sync => {
+                // The last version handed out: all before it in arrival order have one up to it.
+                encode(&Reply::Number(self.engine.next_version().saturating_sub(1).cast_signed()));
+                self.progress.want_sync(!self.forming.is_empty())
+            }
+            Command::Compact => {
+                encode(&Reply::Done);
+                Wait::NOTHING
+            }
+            _ => {
+                let forming = &mut self.forming;
+                let Evaluation { reply, after } =
+                    self.engine.evaluate(command, self.now, view, &mut |version, mutation| {
+                        forming.push(version, mutation);
+                    });
+                encode(&reply);
+                self.forming.end_group();
+                after.map_or(Wait::NOTHING, Wait::commit)
+            }
+        }
+    }
+
+    fn durable(&self) -> Durable {
+        self.progress.durable()
+    }
+
+    fn figures(&self, into: &mut Vec<(&'static str, String)>) {
+        let table = self.engine.table();
+        let durable = self.progress.durable();
+        into.extend([
+            ("keys", table.len().to_string()),
+            ("memory_bytes", table.memory().to_string()),
+            ("next_version", self.engine.next_version().to_string()),
+            ("batches", self.batches.to_string()),
+            ("batches_refused", self.refusals.to_string()),
+            ("batches_committed", durable.committed.to_string()),
+            ("batches_synced", durable.synced.to_string()),
+            ("forming_bytes", self.forming.byte_len().to_string()),
+        ]);
+        into.extend(self.log.stats());
+    }
+}
