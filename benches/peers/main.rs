@@ -1,0 +1,87 @@
+//! kvd beside Redis and a bare ROUTER of libzmq: throughput, latency, time to start, memory.
+//!
+//! `cargo bench --bench peers -- --help` lists what it can do; `docs/benchmarks.md` says what the tables mean.
+//!
+//! ```text
+//!   options --> compare, reads, replay, memory    what is measured, and in which order
+//!                  |                |
+//!               server            load       the process measured; the peers that drive it
+//!                  |                |
+//!               process        connection    /proc and signals; one socket
+//!                                   |
+//!                             zmtp, resp     bytes of a request and of a reply
+//! ```
+//!
+//! The right-hand column below `load` knows nothing of benchmarks: it is a load generator for anything
+//! that speaks one of the protocols.
+
+#![allow(clippy::cast_precision_loss, reason = "counts become rates that are shown in three digits")]
+
+mod bare;
+mod compare;
+mod connection;
+mod keys;
+mod load;
+mod machine;
+mod memory;
+mod options;
+mod process;
+mod protocol;
+mod reads;
+mod replay;
+mod resp;
+mod server;
+mod table;
+mod zmtp;
+
+use clap::Parser;
+use machine::Clock;
+use options::Options;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // `cargo nextest` asks every test program for its tests before anything else; there are none here.
+    let mut arguments = std::env::args().skip(1);
+    let result = match arguments.next().as_deref() {
+        Some("--list") => Ok(()),
+        Some(server::SERVE_BARE) => bare::serve(),
+        _ => run(&Options::parse()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> io::Result<()> {
+    if !options.wanted() {
+        println!("run it with: cargo bench --bench peers");
+        return Ok(());
+    }
+    let mut servers = options.servers();
+    if options.smoke() {
+        servers.retain(|server| options.programs().has(*server));
+    }
+    // On the disk of the build, not on a tmpfs, where a sync costs nothing.
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let clock = Clock::now()?;
+    if options.runs_loads() {
+        compare::run(options, &servers, scratch)?;
+    }
+    if options.runs_reads() {
+        reads::run(options, &servers, scratch)?;
+    }
+    if options.runs_replay() {
+        replay::run(options, &servers, scratch)?;
+    }
+    if options.runs_memory() {
+        memory::run(options, &servers, scratch)?;
+    }
+    println!("\nThe hypervisor gave {:.1}% of the processor time to others meanwhile.", clock.stolen_since()?);
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! What to run, from the command line.
+//!
+//! `--smoke` changes the defaults and nothing else: every part runs, each for a blink.
+
+use crate::load::{Load, Verb};
+use crate::server::{Kind, Programs};
+use clap::Parser;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// kvd, Redis and a bare ROUTER of libzmq under the same load.
+#[derive(Debug, Parser)]
+#[command(name = "peers")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub struct Options {
+    /// Throughput and latency under the loads (this is what runs if nothing is named)
+    #[arg(long)]
+    loads: bool,
+    /// How long GETs take while others write
+    #[arg(long)]
+    reads: bool,
+    /// How long a start takes on a full log
+    #[arg(long)]
+    replay: bool,
+    /// What ill-behaved clients cost in memory
+    #[arg(long)]
+    memory: bool,
+    /// Everything, tiny: does it work? Servers that are not installed are left out
+    #[arg(long)]
+    smoke: bool,
+    /// Only these loads: set or get, peers x requests in flight
+    #[arg(long, value_name = "LOAD", value_delimiter = ',')]
+    only: Vec<Load>,
+    /// Who takes part, in this order
+    #[arg(long, value_name = "SERVER", value_delimiter = ',', value_enum)]
+    servers: Vec<Kind>,
+    /// Seconds that each figure is measured for; a third of it goes before as a warm-up [default: 3]
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Times that everything is repeated; tables show medians [default: 3]
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// Keys that loads choose from [default: 100000]
+    #[arg(long)]
+    keys: Option<u64>,
+    /// Records that --replay writes [default: 5000000]
+    #[arg(long)]
+    records: Option<u64>,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 100)]
+    value: usize,
+    /// The kvd to run instead of the one just built
+    #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_kvd"), hide_default_value = true)]
+    kvd: PathBuf,
+    /// One more argument for kvd; may be repeated
+    #[arg(long = "kvd-arg", value_name = "ARGUMENT", allow_hyphen_values = true)]
+    kvd_arguments: Vec<String>,
+    /// The redis-server to run
+    #[arg(long, value_name = "PATH", default_value = "redis-server")]
+    redis: PathBuf,
+    /// Cargo says this for `cargo bench`, and leaves it out for `cargo test --benches`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    /// Whether anything was asked for. `cargo test` builds benches to see that they build; that is no
+    /// reason to keep a machine busy for minutes.
+    pub fn wanted(&self) -> bool {
+        self.bench || self.smoke
+    }
+
+    /// Whether this is only to see that everything works.
+    pub fn smoke(&self) -> bool {
+        self.smoke
+    }
+
+    /// Whether to run the loads.
+    pub fn runs_loads(&self) -> bool {
+        self.loads || self.smoke || !self.only.is_empty() || !(self.reads || self.replay || self.memory)
+    }
+
+    /// Whether to run the reads beside writers.
+    pub fn runs_reads(&self) -> bool {
+        self.reads || self.smoke
+    }
+
+    /// Whether to run the replay.
+    pub fn runs_replay(&self) -> bool {
+        self.replay || self.smoke
+    }
+
+    /// Whether to run the memory table.
+    pub fn runs_memory(&self) -> bool {
+        self.memory || self.smoke
+    }
+
+    /// The loads to run.
+    pub fn loads(&self) -> Vec<Load> {
+        if !self.only.is_empty() {
+            return self.only.clone();
+        }
+        let sizes: &[(usize, usize)] =
+            if self.smoke { &[(1, 1), (50, 16)] } else { &[(1, 1), (50, 1), (50, 16), (50, 128)] };
+        let of = |verb| sizes.iter().map(move |&(peers, in_flight)| Load { verb, peers, in_flight });
+        of(Verb::Set).chain(of(Verb::Get)).collect()
+    }
+
+    /// Who takes part.
+    pub fn servers(&self) -> Vec<Kind> {
+        match self.servers.as_slice() {
+            [] if self.smoke => vec![Kind::Kvd, Kind::Redis, Kind::Bare],
+            [] => vec![Kind::Kvd, Kind::Redis],
+            chosen => chosen.to_vec(),
+        }
+    }
+
+    /// Seconds a figure.
+    pub fn seconds(&self) -> f64 {
+        self.seconds.unwrap_or(if self.smoke { 0.15 } else { 3.0 })
+    }
+
+    /// How often everything is repeated.
+    pub fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.smoke { 1 } else { 3 })
+    }
+
+    /// Keys that loads choose from.
+    pub fn keys(&self) -> u64 {
+        self.keys.unwrap_or(if self.smoke { 1_000 } else { 100_000 })
+    }
+
+    /// Records that a replay reads.
+    pub fn records(&self) -> u64 {
+        self.records.unwrap_or(if self.smoke { 20_000 } else { 5_000_000 })
+    }
+
+    /// The value that is written. Its bytes repeat late enough to be no gift to anyone who compresses.
+    pub fn value(&self) -> Vec<u8> {
+        (0..self.value).map(|i| (i * i * 31 + i * 7) as u8).collect()
+    }
+
+    /// Where the servers' programs are.
+    pub fn programs(&self) -> Programs {
+        Programs { kvd: self.kvd.clone(), kvd_arguments: self.kvd_arguments.clone(), redis: self.redis.clone() }
+    }
+}
+
+/// `set50x16`: 50 peers, each with 16 SETs in flight.
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.verb {
+            Verb::Set => "set",
+            Verb::Get => "get",
+        };
+        write!(f, "{verb}{}x{}", self.peers, self.in_flight)
+    }
+}
+
+impl FromStr for Load {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Load, String> {
+        let (verb, numbers) = match (text.strip_prefix("set"), text.strip_prefix("get")) {
+            (Some(numbers), _) => (Verb::Set, numbers),
+            (_, Some(numbers)) => (Verb::Get, numbers),
+            _ => return Err("a load starts with set or get, as in set50x16".to_owned()),
+        };
+        let sizes = numbers.split_once('x').and_then(|(peers, in_flight)| {
+            let (peers, in_flight) = (peers.parse().ok()?, in_flight.parse().ok()?);
+            (peers > 0 && in_flight > 0).then_some((peers, in_flight))
+        });
+        let (peers, in_flight) = sizes.ok_or("peers and requests in flight are two numbers, as in set50x16")?;
+        Ok(Load { verb, peers, in_flight })
+    }
+}

@@ -1,0 +1,212 @@
+//! The servers that are compared: how each is started and spoken to, and when it is ready.
+//!
+//! All of them listen on loopback TCP and keep their data on the disk that the build directory is on; none
+//! reads a configuration of the machine's own.
+
+use crate::connection::Connection;
+use crate::keys::key;
+use crate::process::Process;
+use crate::protocol::{Answer, Protocol};
+use crate::resp::Resp;
+use crate::zmtp::Zmtp;
+use clap::ValueEnum;
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// The argument that makes this program the bare ROUTER.
+pub const SERVE_BARE: &str = "--serve-bare";
+
+/// How long a server may take to load what is on its disk.
+const LOADS_WITHIN: Duration = Duration::from_secs(600);
+/// How often a server is asked whether it is ready: fine enough to time a start, rare enough not to slow it.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// kvd.
+    Kvd,
+    /// Redis with an append-only file.
+    Redis,
+    /// A ROUTER that answers OK and does nothing else.
+    Bare,
+}
+
+impl Kind {
+    /// As tables name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Kvd => "kvd",
+            Kind::Redis => "Redis",
+            Kind::Bare => "bare ROUTER",
+        }
+    }
+
+    /// How it is spoken to.
+    pub fn protocol(self) -> &'static dyn Protocol {
+        match self {
+            Kind::Kvd | Kind::Bare => &Zmtp,
+            Kind::Redis => &Resp,
+        }
+    }
+}
+
+/// When what was written is synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before a write is answered.
+    Always,
+    /// When the kernel likes.
+    Never,
+}
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// kvd.
+    pub kvd: PathBuf,
+    /// More arguments for kvd.
+    pub kvd_arguments: Vec<String>,
+    /// Redis.
+    pub redis: PathBuf,
+}
+
+impl Programs {
+    /// Whether a kind of server can be started on this machine.
+    pub fn has(&self, kind: Kind) -> bool {
+        kind != Kind::Redis || Command::new(&self.redis).arg("--version").output().is_ok()
+    }
+}
+
+/// A server that answers.
+pub struct Server {
+    /// Which.
+    pub kind: Kind,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What runs it.
+    pub process: Process,
+    /// From the start of the process to the first answered GET.
+    pub ready_after: Duration,
+}
+
+impl Server {
+    /// Starts a server on the data in `directory`, which may be empty, and waits until it answers a GET.
+    ///
+    /// # Errors
+    /// It can't be started, ends, or does not answer in time.
+    pub fn start(programs: &Programs, kind: Kind, directory: &Path, fsync: Fsync) -> io::Result<Server> {
+        fs::create_dir_all(directory)?;
+        let log = directory.with_extension("log");
+        let start = Instant::now();
+        let (mut process, address) = match kind {
+            Kind::Kvd => announced(kvd(programs, directory, fsync), kind, log)?,
+            Kind::Bare => announced(bare()?, kind, log)?,
+            Kind::Redis => {
+                let port = free_port()?;
+                let mut command = redis(programs, directory, fsync, port, &log);
+                let process = Process::start(kind.name(), &mut command, log)?;
+                (process, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            }
+        };
+        wait_for_answer(kind, address, &mut process, start + LOADS_WITHIN)?;
+        Ok(Server { kind, address, process, ready_after: start.elapsed() })
+    }
+
+    /// A connection to it.
+    pub fn connect(&self) -> io::Result<Connection> {
+        Connection::open(self.kind.protocol(), self.address)
+    }
+
+    /// Stops it and waits until it has written what it holds.
+    pub fn stop(self) -> io::Result<()> {
+        if self.kind == Kind::Bare {
+            // It has nothing to write, and no handler for a signal.
+            drop(self);
+            return Ok(());
+        }
+        self.process.stop()
+    }
+}
+
+fn kvd(programs: &Programs, directory: &Path, fsync: Fsync) -> Command {
+    let mut command = Command::new(&programs.kvd);
+    // Flags may also come from the environment, and what is set there is not what is measured here.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KVD_")) {
+        command.env_remove(name);
+    }
+    command.arg("--data-dir").arg(directory);
+    command.args(["--bind", "tcp://127.0.0.1:*"]);
+    command.args(["--fsync", if fsync == Fsync::Always { "always" } else { "never" }]);
+    command.args(&programs.kvd_arguments);
+    command
+}
+
+/// Redis as an append-only store and nothing else: no snapshots, no rewrite of the file while it is measured.
+fn redis(programs: &Programs, directory: &Path, fsync: Fsync, port: u16, log: &Path) -> Command {
+    let mut command = Command::new(&programs.redis);
+    command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""]);
+    command.arg("--dir").arg(directory).arg("--logfile").arg(log);
+    command.args(["--appendonly", "yes", "--appendfsync", if fsync == Fsync::Always { "always" } else { "no" }]);
+    command.args(["--aof-use-rdb-preamble", "no", "--auto-aof-rewrite-percentage", "0"]);
+    command
+}
+
+fn bare() -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(SERVE_BARE);
+    Ok(command)
+}
+
+/// Starts a server that chooses its port and tells it in a line `NAME ready tcp://ADDRESS`.
+fn announced(mut command: Command, kind: Kind, log: PathBuf) -> io::Result<(Process, SocketAddr)> {
+    let mut process = Process::start(kind.name(), &mut command, log)?;
+    let output = process.stdout().ok_or_else(|| io::Error::other("no standard output"))?;
+    let (tell, told) = mpsc::channel();
+    // On a thread of its own, so that waiting can end; and to the end of the output, since a server that
+    // says more than a pipe holds would stand still.
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if let Some((_, address)) = line.split_once(" ready tcp://") {
+                let _ = tell.send(address.to_owned());
+            }
+        }
+    });
+    match told.recv_timeout(LOADS_WITHIN) {
+        Ok(address) => Ok((process, address.parse().map_err(io::Error::other)?)),
+        Err(RecvTimeoutError::Disconnected) => Err(process.failure("ended before it was ready")),
+        Err(RecvTimeoutError::Timeout) => Err(process.failure("does not get ready")),
+    }
+}
+
+/// A port that nobody has now. Redis can't be told to choose one itself.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Asks again and again until a GET is answered with a value or a miss. Servers that still load refuse it.
+fn wait_for_answer(kind: Kind, address: SocketAddr, process: &mut Process, deadline: Instant) -> io::Result<()> {
+    while Instant::now() < deadline {
+        let answer = Connection::open(kind.protocol(), address).and_then(|mut peer| {
+            loop {
+                match peer.ask(&[b"GET", &key(0)])? {
+                    Answer::Refused(why) if why.starts_with("LOADING") => std::thread::sleep(POLL),
+                    answer => return Ok(answer),
+                }
+            }
+        });
+        match answer {
+            Ok(Answer::Ok | Answer::Miss) => return Ok(()),
+            Ok(Answer::Refused(why)) => return Err(process.failure(&format!("refuses a GET: {why}"))),
+            // Not listening yet. Whether it ever will is for the process to say.
+            Err(_) => process.check()?,
+        }
+        std::thread::sleep(POLL);
+    }
+    Err(process.failure("does not get ready"))
+}
