@@ -1,0 +1,69 @@
+# kvd: set-up, run, test. `make run` and `make test` need Debian (or a relative of it) and Rust, and install the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+SECONDS_PER_TARGET ?= 30
+FUZZ_TARGETS := log_segment log_roundtrip frames pickle
+PYTHON := .venv/bin/python3
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# What the tests use beside kvd's own needs: strace makes system calls fail.
+TEST_PACKAGES := strace python3-venv
+
+.PHONY: help run build test check unit-tests doc-tests fuzz bench-peers setup setup-tests clean
+
+help: ## Show this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+run: setup ## Build kvd and start it on ./data.
+	cargo run --release --locked -- --data-dir ./data
+
+build: setup ## Build the release binary.
+	cargo build --release --locked
+
+test: setup setup-tests check unit-tests doc-tests fuzz ## Run everything that has to pass.
+
+check: ## Formatting, lints and documentation, warnings denied.
+	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+unit-tests: ## Unit and integration tests.
+	KVD_PYTHON="$(CURDIR)/$(PYTHON)" cargo nextest run --locked
+	cargo bench --locked --bench peers -- --smoke --servers kvd,bare
+
+doc-tests: ## The examples in the documentation.
+	cargo test --locked --doc
+
+fuzz: ## Run each fuzz target for SECONDS_PER_TARGET seconds (30).
+	@for target in $(FUZZ_TARGETS); do \
+	    mkdir -p fuzz/corpus/$$target; \
+	    echo "fuzzing $$target for $(SECONDS_PER_TARGET) s"; \
+	    cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	        -max_total_time=$(SECONDS_PER_TARGET) -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1; \
+	done
+
+bench-peers: setup ## Compare kvd with Redis and a bare ROUTER (needs redis-server).
+	cargo bench --locked --bench peers -- --loads --reads
+
+setup: ## Install what building needs: libzmq's headers.
+	@if ! [ -e /usr/include/zmq.h ]; then \
+	    $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends libzmq3-dev; \
+	fi
+
+setup-tests: ## Install what the tests need.
+	@for package in $(TEST_PACKAGES); do \
+	    dpkg -s $$package >/dev/null 2>&1 || missing="$${missing:-} $$package"; \
+	done; \
+	if [ -n "$${missing:-}" ]; then \
+	    $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+	@[ -x $(PYTHON) ] || python3 -m venv .venv
+	@$(PYTHON) -c 'import zmq' 2>/dev/null || $(PYTHON) -m pip install --quiet --disable-pip-version-check 'pyzmq>=26,<28'
+	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-nextest
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-fuzz
+
+clean: ## Remove what was built, and the tests' Python.
+	cargo clean
+	rm -rf .venv fuzz/target fuzz/corpus

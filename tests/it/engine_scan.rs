@@ -1,0 +1,160 @@
+//! SCAN returns every key that is present throughout, whatever comes and goes between its pages.
+
+use kvd::command::{Command, Limits, Reply, SetOptions};
+use kvd::engine::{Engine, View};
+use kvd::mutation::{Key, Space};
+use kvd::table::Table;
+use std::collections::BTreeSet;
+
+fn engine() -> Engine {
+    Engine::new(Table::new(11), 1, Limits::default())
+}
+
+fn ask<'e>(engine: &'e mut Engine, command: &Command<'_>, view: View) -> Reply<'e> {
+    engine.evaluate(command, 1_000, view, &mut |_, _| ()).reply
+}
+
+fn set(engine: &mut Engine, key: &str) {
+    let key = Key::bytes(key.as_bytes());
+    ask(engine, &Command::Set { key, value: b"v", options: SetOptions::default() }, View::Pending);
+}
+
+fn delete(engine: &mut Engine, key: &str) {
+    ask(engine, &Command::Delete { keys: vec![Key::bytes(key.as_bytes())] }, View::Pending);
+}
+
+fn commit(engine: &mut Engine) {
+    let batch = engine.close_batch();
+    engine.commit(batch);
+}
+
+/// One page: where to go on, and its keys.
+fn page(engine: &mut Engine, cursor: u64, prefix: &str, count: usize, view: View) -> (u64, Vec<String>) {
+    match ask(engine, &Command::Scan { cursor, prefix: prefix.as_bytes(), count }, view) {
+        Reply::Page { cursor, keys } => {
+            (cursor, keys.iter().map(|key| String::from_utf8(key.to_vec()).unwrap()).collect())
+        }
+        other => panic!("no page: {other:?}"),
+    }
+}
+
+/// Every page, with `between` called after each.
+fn walk(
+    engine: &mut Engine,
+    prefix: &str,
+    count: usize,
+    view: View,
+    mut between: impl FnMut(&mut Engine),
+) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut cursor = 0;
+    loop {
+        let (next, keys) = page(engine, cursor, prefix, count, view);
+        assert!(keys.len() <= count, "no two of these keys have one hash");
+        all.extend(keys);
+        if next == 0 {
+            return all;
+        }
+        assert!(next > cursor, "every page gets on");
+        cursor = next;
+        between(engine);
+    }
+}
+
+#[test]
+fn pages_of_a_quiet_store_hold_each_key_once() {
+    for pending in [false, true] {
+        let mut engine = engine();
+        for number in 0..600 {
+            set(&mut engine, &format!("key:{number}"));
+            if number == 300 {
+                commit(&mut engine);
+            }
+        }
+        let view = if pending { View::Pending } else { View::Durable };
+        if !pending {
+            commit(&mut engine);
+        }
+        for count in [1, 7, 100, 10_000] {
+            let keys = walk(&mut engine, "key:", count, view, |_| ());
+            assert_eq!(keys.len(), 600, "pending: {pending}, count: {count}");
+            assert_eq!(keys.into_iter().collect::<BTreeSet<_>>().len(), 600);
+        }
+        assert_eq!(walk(&mut engine, "key:9", 7, view, |_| ()).len(), 11);
+    }
+}
+
+#[test]
+fn whoever_is_present_throughout_is_returned() {
+    for view in [View::Durable, View::Pending] {
+        let mut engine = engine();
+        let stays: BTreeSet<String> = (0..600).map(|number| format!("stays:{number}")).collect();
+        for key in &stays {
+            set(&mut engine, key);
+        }
+        commit(&mut engine);
+        // Between any two pages some keys appear, some go and some are written again, some of it durable, some
+        // not; the table grows to many times its size meanwhile.
+        let mut turn = 0_usize;
+        let keys = walk(&mut engine, "", 10, view, |engine| {
+            turn += 1;
+            for number in 0..60 {
+                set(engine, &format!("comes:{turn}:{number}"));
+            }
+            for number in 0..20 {
+                delete(engine, &format!("comes:{}:{number}", turn - 1));
+            }
+            set(engine, &format!("stays:{}", turn * 7 % 600));
+            if turn.is_multiple_of(3) {
+                commit(engine);
+            }
+        });
+        let seen: BTreeSet<String> = keys.iter().cloned().collect();
+        assert_eq!(seen.len(), keys.len(), "nor is any key returned twice");
+        assert_eq!(stays.difference(&seen).count(), 0, "{view:?}: after {turn} pages");
+        assert!(engine.table().len() > 10 * stays.len(), "the table has grown: {}", engine.table().len());
+    }
+}
+
+#[test]
+fn a_rare_prefix_gives_short_pages_rather_than_a_long_wait() {
+    let mut engine = engine();
+    for number in 0..30_000 {
+        set(&mut engine, &format!("common:{number}"));
+    }
+    set(&mut engine, "rare");
+    commit(&mut engine);
+    let mut pages = 0;
+    assert_eq!(walk(&mut engine, "rare", 10, View::Durable, |_| pages += 1), ["rare"]);
+    assert!((2..10).contains(&pages), "{pages} pages");
+}
+
+#[test]
+fn an_arbitrary_cursor_is_harmless() {
+    let mut engine = engine();
+    for number in 0..100 {
+        set(&mut engine, &format!("key:{number}"));
+    }
+    for view in [View::Durable, View::Pending] {
+        for cursor in [1, 99, 1 << 53, u64::MAX / 2, u64::MAX - 1, u64::MAX] {
+            let (next, keys) = page(&mut engine, cursor, "", 10, view);
+            assert!(keys.len() <= 10 && (next == 0 || next > cursor));
+        }
+    }
+}
+
+#[test]
+fn keys_that_frames_cannot_name_and_removed_keys_do_not_show() {
+    let mut engine = engine();
+    set(&mut engine, "seen");
+    set(&mut engine, "removed");
+    let key = Key { space: Space::Python, bytes: b"seen too" };
+    ask(&mut engine, &Command::Set { key, value: b"v", options: SetOptions::default() }, View::Pending);
+    commit(&mut engine);
+    delete(&mut engine, "removed");
+    set(&mut engine, "flushed");
+    ask(&mut engine, &Command::Flush { prefix: Some(b"flu") }, View::Pending);
+    assert_eq!(page(&mut engine, 0, "", 10, View::Pending), (0, vec!["seen".to_owned()]));
+    let (_, durable) = page(&mut engine, 0, "", 10, View::Durable);
+    assert_eq!(durable.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(["seen".into(), "removed".into()]));
+}

@@ -1,0 +1,203 @@
+//! Starting and stopping: what is answered while the log is replayed, the one line on stdout, flags and their
+//! environment variables, what may be bound, and what signals do.
+
+use crate::daemon::{Client, Daemon, PATIENCE, Store};
+use rustix::process::Signal;
+use std::path::Path;
+use std::time::Instant;
+
+/// Fills a store with enough small records that a replay takes a while.
+fn fill(daemon: &Daemon, keys: usize) {
+    let client = daemon.dealer();
+    let per_request = 1_000;
+    for start in (0..keys).step_by(per_request) {
+        let pairs: Vec<_> = (start..start + per_request).map(|n| format!("key-{n} v")).collect();
+        client.send_words(&format!("MSET {}", pairs.join(" ")));
+    }
+    for _ in (0..keys).step_by(per_request) {
+        assert!(client.hear().starts_with("OK "));
+    }
+}
+
+/// The number before the first `%`.
+fn percentage(message: &str) -> Option<u32> {
+    let before = message.split_once('%')?.0;
+    let digits = before.rsplit(|character: char| !character.is_ascii_digit() && character != '.').next()?;
+    digits.split('.').next()?.parse().ok()
+}
+
+#[test]
+fn a_replay_in_progress_answers() {
+    const KEYS: usize = 400_000;
+    let store = Store::new();
+    let daemon = store.launch().segment_size("8MiB").start();
+    fill(&daemon, KEYS);
+    daemon.kill();
+
+    // Connected before there is a daemon, so that the first request is there as soon as it listens.
+    let client = Client::dealer(&store.ipc_endpoint());
+    let ask = || ["PING", "GET key-7", "SET new v", "VERSION", "STATS"].map(|request| client.send_words(request));
+    ask();
+    let mut daemon = store.launch().segment_size("8MiB").bind(&store.ipc_endpoint()).spawn();
+    let deadline = Instant::now() + PATIENCE;
+    let mut shown = Vec::new();
+    loop {
+        assert!(Instant::now() < deadline, "the replay never ends");
+        assert_eq!(client.hear(), "OK PONG");
+        let (get, set) = (client.hear(), client.hear());
+        assert_eq!(client.hear(), format!("OK {} 1", env!("CARGO_PKG_VERSION")));
+        assert!(client.hear().starts_with("OK "), "STATS answers as ever");
+        for reply in [&get, &set] {
+            if reply.starts_with("ERR") {
+                assert!(reply.starts_with("ERR LOADING "), "{reply}");
+                shown.push(percentage(reply).unwrap_or_else(|| panic!("no percentage: {reply}")));
+            }
+        }
+        if get.starts_with("OK v ") {
+            break;
+        }
+        ask();
+    }
+    daemon.wait_ready();
+    assert!(!shown.is_empty(), "{KEYS} keys were loaded before the first request was answered");
+    assert!(shown.is_sorted() && shown.iter().all(|percentage| *percentage <= 100), "{shown:?}");
+    assert!([KEYS, KEYS + 1].map(|count| format!("OK {count}")).contains(&client.say("COUNT")));
+}
+
+#[test]
+fn sigterm_during_a_replay_ends_it() {
+    let store = Store::new();
+    let daemon = store.start();
+    fill(&daemon, 100_000);
+    daemon.kill();
+    let client = Client::req(&store.ipc_endpoint());
+    let daemon = store.launch().bind(&store.ipc_endpoint()).spawn();
+    // It listens, and so handles signals.
+    assert_eq!(client.say("PING"), "OK PONG");
+    let ended = daemon.terminate();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(store.start().client().say("COUNT"), "OK 100000");
+}
+
+#[test]
+fn sigterm_and_sigint_end_well_and_keep_everything() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let store = Store::new();
+        let daemon = store.start();
+        let mut peer = daemon.peer();
+        for n in 0..2_000 {
+            peer.queue(&["SET", &format!("k{n}"), "v"]);
+        }
+        peer.flush().expect("the requests are sent");
+        for _ in 0..100 {
+            assert_eq!(peer.recv().expect("a reply")[0], b"OK");
+        }
+        daemon.signal(signal);
+        let mut acknowledged = 100;
+        while let Ok(reply) = peer.recv() {
+            if reply[0] != b"OK" {
+                break;
+            }
+            acknowledged += 1;
+        }
+        let ended = daemon.wait();
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        assert_eq!(ended.stdout, Vec::<String>::new(), "nothing but the ready line on stdout");
+        let daemon = store.start();
+        let client = daemon.client();
+        for n in 0..acknowledged {
+            assert!(client.say(&format!("GET k{n}")).starts_with("OK v "), "k{n} of {acknowledged} acknowledged");
+        }
+    }
+}
+
+#[test]
+fn peers_that_do_not_read_cannot_hold_up_a_stop() {
+    let store = Store::new();
+    let daemon = store.start();
+    let client = daemon.client();
+    client.call(&[b"SET", b"large", &vec![b'v'; 1 << 20]]);
+    let mut mute = daemon.peer();
+    (0..50).for_each(|_| mute.queue(&["GET", "large"]));
+    mute.flush().expect("the requests are sent");
+    assert_eq!(client.say("PING"), "OK PONG");
+    daemon.stop();
+}
+
+#[test]
+fn a_ready_line_names_every_endpoint_in_order() {
+    let store = Store::new();
+    let ipc = store.ipc_endpoint();
+    let launch = store.launch().bind("tcp://127.0.0.1:*").bind(&ipc).bind("tcp://127.0.0.1:*");
+    let daemon = launch.start();
+    let endpoints = daemon.endpoints();
+    assert_eq!(endpoints.len(), 3, "{endpoints:?}");
+    assert_eq!(endpoints[1], ipc);
+    for endpoint in [&endpoints[0], &endpoints[2]] {
+        let port = endpoint.strip_prefix("tcp://127.0.0.1:").and_then(|port| port.parse::<u16>().ok());
+        assert!(port.is_some_and(|port| port > 0), "the port that the kernel picked: {endpoint}");
+    }
+    Client::req(&endpoints[0]).say("SET k v");
+    for endpoint in endpoints {
+        assert!(Client::req(endpoint).say("GET k").starts_with("OK v "), "all endpoints are one store");
+    }
+    let ended = daemon.terminate();
+    assert_eq!(ended.stdout, Vec::<String>::new(), "exactly one line on stdout");
+}
+
+#[test]
+fn a_killed_daemons_ipc_socket_is_taken_over() {
+    let store = Store::new();
+    let launch = store.launch().bind(&store.ipc_endpoint());
+    for _ in 0..2 {
+        let daemon = launch.start();
+        assert_eq!(daemon.client().say("PING"), "OK PONG");
+        daemon.kill();
+    }
+}
+
+#[test]
+fn flags_may_come_from_the_environment() {
+    let store = Store::new();
+    // An empty bind leaves the flag out.
+    let launch = store.launch().without_data_dir().bind("");
+    let launch = launch.environment("KVD_DATA_DIR", store.path()).environment("KVD_BIND", store.ipc_endpoint());
+    let daemon = launch.environment("KVD_MAX_VALUE", "1KiB").start();
+    assert_eq!(daemon.endpoints(), [store.ipc_endpoint()]);
+    let client = daemon.client();
+    let reply = client.call(&[b"SET", b"k", &[0; 1025]]);
+    assert_eq!(reply[..2], [b"ERR".to_vec(), b"TOOBIG".to_vec()]);
+    assert!(client.say("SET k v").starts_with("OK "));
+    assert!(!store.segments().is_empty(), "the data directory is the one of the environment");
+}
+
+#[test]
+fn addresses_that_others_can_reach_need_a_flag() {
+    let store = Store::new();
+    for endpoint in ["tcp://0.0.0.0:*", "tcp://*:*", "tcp://[::]:*"] {
+        let ended = store.launch().bind(endpoint).refused();
+        assert!(ended.stderr.contains("--insecure-bind"), "says what would allow it: {}", ended.stderr);
+    }
+    assert!(!store.path().exists(), "refused before a directory was made");
+    let daemon = store.launch().bind("tcp://0.0.0.0:*").flag("--insecure-bind").start();
+    let port = daemon.endpoint().rsplit(':').next().expect("a port");
+    assert_eq!(Client::req(&format!("tcp://127.0.0.1:{port}")).say("PING"), "OK PONG");
+}
+
+#[test]
+fn wrong_flags_are_refused_with_a_reason() {
+    let store = Store::new();
+    let wrong = [
+        ("--fsync", "sometimes"),
+        ("--max-value", "0"),
+        ("--max-value", "2GiB"),
+        ("--max-backlog", "much"),
+        ("--bind", "nonsense"),
+        ("--no-such-flag", "1"),
+    ];
+    for (flag, value) in wrong {
+        let ended = store.launch().option(flag, value).refused();
+        assert!(ended.stderr.contains(flag) || ended.stderr.contains(value), "{flag} {value}: {}", ended.stderr);
+    }
+    assert!(!Path::exists(&store.path()), "refused before a directory was made");
+}

@@ -1,0 +1,53 @@
+//! What kvd promises, tested from outside the crate: one binary, so that it links once; one module a behaviour.
+//!
+//! The first half drives the library's parts, most of it on a fake disk. The second half drives a real process: every such
+//! test starts its own daemon on its own directory and ports, so that all of them run side by side.
+#![allow(missing_docs, clippy::missing_panics_doc)]
+
+/// Each command and each of its errors, asked in the frames dialect as a client would.
+mod engine_commands;
+/// Random commands, commits and refusals against a simple model; every commit against a replay of its mutations.
+mod engine_model;
+/// SCAN returns whatever is present throughout, while everything else comes and goes.
+mod engine_scan;
+/// The frames dialect: what it accepts, what it refuses and how it says so.
+mod frames;
+/// The log on a fake disk that crashes after every operation.
+mod log_crash;
+/// The log under damage: each row of the decision table, every cut, every flipped bit.
+mod log_damage;
+/// The bytes on disk, frozen.
+mod log_golden;
+/// A log with a memory of what was written, which the others share.
+mod log_store;
+
+/// The pickle dialect against pickles that CPython made, and against hostile ones.
+mod pickle;
+
+/// The helpers: a daemon to hit, and peers to hit it with.
+mod daemon;
+/// What a recovered store may hold, and tests that this judge can't be lied to.
+mod oracle;
+mod random;
+mod zmtp;
+
+/// What it costs to send the wrong bytes: nothing, to anyone else.
+mod abuse;
+/// Full disks, failing disks, damaged files, wrong directories: refused or survived, never silently lost.
+mod faults;
+/// The source tree: which module may know which, and what no file may hold.
+mod house;
+/// kill -9 at random moments, over and over, against an oracle that knows what was promised.
+mod kill;
+/// Starting and stopping: what is answered during a replay, flags, signals, exit codes.
+mod loading;
+/// One peer, one order: pipelines, many peers, peers that leave, peers that never read.
+mod order;
+/// Segments that fill up: every sync mode, kills in between, batches larger than a segment.
+mod rotation;
+/// The tutorial's Python client, unchanged, before and after kill -9.
+mod tutorial;
+/// Every verb of the frames dialect, with the right arguments and with the wrong ones.
+mod verbs;
+/// Which replies wait for the disk, and which must not.
+mod waiting;
