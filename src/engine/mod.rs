@@ -74,8 +74,6 @@ pub struct Engine {
     next_version: u64,
     /// The batch that mutations join now.
     forming: BatchId,
-    /// Number of entries that the table will have once everything pending is in it. A commit doesn't change it.
-    entries: usize,
     full: bool,
 }
 
@@ -101,8 +99,7 @@ impl Call<'_> {
 impl Engine {
     /// `next_version` is the version that the next mutation gets.
     pub fn new(table: Table, next_version: u64, limits: Limits) -> Self {
-        let entries = table.len();
-        Engine { table, overlay: Overlay::default(), limits, next_version, forming: 1, entries, full: false }
+        Engine { table, overlay: Overlay::default(), limits, next_version, forming: 1, full: false }
     }
 
     /// Evaluates a command, once.
@@ -164,7 +161,6 @@ impl Engine {
     /// The batch is durable: folds it, and every one before it, into the table.
     pub fn commit(&mut self, batch: BatchId) {
         self.overlay.commit(batch, &mut self.table);
-        debug_assert!(!self.overlay.is_empty() || self.entries == self.table.len(), "entries were miscounted");
     }
 
     /// The oldest batch that is not yet durable was refused: forgets every pending mutation, those of the forming
@@ -172,7 +168,6 @@ impl Engine {
     pub fn refuse(&mut self) {
         self.overlay.clear();
         self.forming += 1;
-        self.entries = self.table.len();
     }
 
     /// While full, commands that would store something are answered `ERR NOSPACE`; removals go on.

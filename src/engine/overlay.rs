@@ -158,20 +158,25 @@ impl Overlay {
         self.flushes.clear();
     }
 
-    /// Whether nothing is pending.
-    pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
-    }
-
     /// The newest batch that has a pending change.
     pub fn newest_batch(&self) -> Option<BatchId> {
         self.changes.back().map(|pending| pending.batch)
     }
 
+    /// Whether a flush is pending.
+    pub fn holds_flush(&self) -> bool {
+        !self.flushes.is_empty()
+    }
+
+    /// The newest pending value or tombstone of every key that has one, with its hash, in no order, flushed or not.
+    pub fn newest(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        self.newest.iter().filter_map(|newest| Some((newest.hash, self.at(newest.position)?)))
+    }
+
     /// The pending value of every key that has one, with its hash, in no order.
     pub fn present(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        let newest = self.newest.iter().filter_map(|newest| Some((newest.hash, self.at(newest.position)?)));
-        newest.filter(|(_, entry)| !entry.is_removal() && entry.version() > self.flushes.newest_over(entry.key()))
+        self.newest()
+            .filter(|(_, entry)| !entry.is_removal() && entry.version() > self.flushes.newest_over(entry.key()))
     }
 
     fn is_of(&self, newest: &Newest, probe: Probe<'_>) -> bool {
@@ -256,7 +261,7 @@ mod tests {
             } else {
                 overlay.commit(101, &mut table);
             }
-            assert!(overlay.is_empty() && overlay.newest.is_empty() && overlay.flushes.is_empty());
+            assert!(overlay.changes.is_empty() && overlay.newest.is_empty() && overlay.flushes.is_empty());
         }
         assert_eq!(table.len(), 9);
     }

@@ -6,7 +6,7 @@
 use super::{Call, Engine, View};
 use crate::command::Reply;
 use crate::mutation::Key;
-use crate::table::Entry;
+use crate::table::{Entry, Probe, covers};
 
 impl Engine {
     pub(super) fn get(&self, call: &mut Call<'_>, key: Key<'_>) -> Reply<'_> {
@@ -36,9 +36,37 @@ impl Engine {
             View::Durable => number(self.table.len()),
             View::Pending => {
                 call.rests_on(self.overlay.newest_batch());
-                number(self.entries)
+                number(self.entries())
             }
         }
+    }
+
+    /// Number of entries that the table will have once everything pending is in it. Worked out when it is asked for, so that a
+    /// SET need not find out whether it replaces something.
+    pub(super) fn entries(&self) -> usize {
+        if self.overlay.holds_flush() {
+            return self.covered(None);
+        }
+        let mut entries = self.table.len();
+        for (hash, entry) in self.overlay.newest() {
+            let held = self.table.get(Probe { hash, key: entry.key() }).is_some();
+            match (held, entry.is_removal()) {
+                (false, false) => entries += 1,
+                (true, true) => entries -= 1,
+                (true, false) | (false, true) => {}
+            }
+        }
+        entries
+    }
+
+    /// How many entries a flush would remove. Passes over the whole store.
+    pub(super) fn covered(&self, prefix: Option<&[u8]>) -> usize {
+        let pending = self.overlay.present().filter(|(_, entry)| covers(prefix, entry.key()));
+        let durable = self.table.iter_hashed().filter(|&(hash, entry)| {
+            let key = entry.key();
+            covers(prefix, key) && self.overlay.look(Probe { hash, key }).is_none()
+        });
+        pending.count() + durable.count()
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Call, Engine};
 use crate::command::{Condition, End, ErrorCode, Expiry, Reply, SetOptions};
 use crate::decimal;
 use crate::mutation::{Key, Mutation, PICKLED, Value};
-use crate::table::{Entry, Probe, covers};
+use crate::table::{Entry, Probe};
 
 impl Engine {
     pub(super) fn set(
@@ -23,17 +23,18 @@ impl Engine {
             Err(refusal) => return refusal,
         };
         let probe = self.table.probe(key);
-        let held = self.held(call, probe);
-        let present = held.filter(|entry| !entry.is_expired(call.now)).map(Entry::version);
-        let replaces = held.is_some();
-        match (options.condition, present) {
-            (Condition::Absent, Some(_)) => return Reply::Exists,
-            (Condition::Present | Condition::Version(_), None) => return Reply::Miss,
-            (Condition::Version(wanted), Some(version)) if wanted != version => return Reply::Conflict(version),
-            _ => {}
+        // Without a condition nothing is looked up: what is there makes no difference.
+        if options.condition != Condition::Always {
+            let present = self.present(call, probe).map(Entry::version);
+            match (options.condition, present) {
+                (Condition::Absent, Some(_)) => return Reply::Exists,
+                (Condition::Present | Condition::Version(_), None) => return Reply::Miss,
+                (Condition::Version(wanted), Some(version)) if wanted != version => return Reply::Conflict(version),
+                _ => {}
+            }
         }
         let value = Value { bytes, flags: options.flags, deadline };
-        Reply::Stored(self.put(call, probe.hash, Entry::new(self.next_version, key, &value), replaces))
+        Reply::Stored(self.put(call, probe.hash, Entry::new(self.next_version, key, &value)))
     }
 
     /// Where a key comes twice both values are recorded, and the later has the higher version.
@@ -41,9 +42,8 @@ impl Engine {
         let mut stored = 0;
         for &(key, bytes) in pairs {
             let probe = self.table.probe(key);
-            let replaces = self.held(call, probe).is_some();
             let entry = Entry::new(self.next_version, key, &Value { bytes, flags: 0, deadline: 0 });
-            stored = self.put(call, probe.hash, entry, replaces);
+            stored = self.put(call, probe.hash, entry);
         }
         Reply::Stored(stored)
     }
@@ -78,9 +78,7 @@ impl Engine {
 
     pub(super) fn increment(&mut self, call: &mut Call<'_>, key: Key<'_>, delta: i64) -> Reply<'static> {
         let probe = self.table.probe(key);
-        let held = self.held(call, probe);
-        let replaces = held.is_some();
-        let (augend, flags, deadline) = match held.filter(|entry| !entry.is_expired(call.now)) {
+        let (augend, flags, deadline) = match self.present(call, probe) {
             None => (Some(0), 0, 0),
             Some(entry) if entry.flags() & PICKLED != 0 => return wrong_type("INCR"),
             Some(entry) => (decimal::parse_i64(entry.value()), entry.flags(), entry.deadline()),
@@ -95,7 +93,7 @@ impl Engine {
         };
         let text = decimal::Text::of(sum);
         let value = Value { bytes: text.as_bytes(), flags, deadline };
-        self.put(call, probe.hash, Entry::new(self.next_version, key, &value), replaces);
+        self.put(call, probe.hash, Entry::new(self.next_version, key, &value));
         Reply::Number(sum)
     }
 
@@ -120,7 +118,7 @@ impl Engine {
         };
         let value = Value { bytes: front, flags: held.flags(), deadline: held.deadline() };
         let entry = Entry::joined(self.next_version, key, &value, back);
-        self.put(call, probe.hash, entry, true);
+        self.put(call, probe.hash, entry);
         number(length)
     }
 
@@ -133,7 +131,7 @@ impl Engine {
         let Some(held) = self.present(call, probe) else { return Reply::Miss };
         let value = Value { bytes: held.value(), flags: held.flags(), deadline };
         let entry = Entry::new(self.next_version, key, &value);
-        self.put(call, probe.hash, entry, true);
+        self.put(call, probe.hash, entry);
         Reply::Done
     }
 
@@ -141,24 +139,13 @@ impl Engine {
     /// with COUNT, an entry that has expired but was not removed yet counts.
     pub(super) fn flush(&mut self, call: &mut Call<'_>, prefix: Option<&[u8]>) -> Reply<'static> {
         let removed = match prefix {
-            None => self.entries,
+            None => self.entries(),
             Some(_) => self.covered(prefix),
         };
         let version = self.take_version(call);
         (call.record)(version, &Mutation::Flush { prefix });
         self.overlay.push_flush(self.forming, version, prefix);
-        self.entries -= removed;
         number(removed)
-    }
-
-    /// How many entries a flush would remove. Passes over the whole store.
-    fn covered(&self, prefix: Option<&[u8]>) -> usize {
-        let pending = self.overlay.present().filter(|(_, entry)| covers(prefix, entry.key()));
-        let durable = self.table.iter_hashed().filter(|&(hash, entry)| {
-            let key = entry.key();
-            covers(prefix, key) && self.overlay.look(Probe { hash, key }).is_none()
-        });
-        pending.count() + durable.count()
     }
 
     /// The entry of a key that is there and has not expired, with everything pending applied.
@@ -167,12 +154,11 @@ impl Engine {
     }
 
     /// Records an entry and makes it pending. Returns its version, which must be the next one.
-    fn put(&mut self, call: &mut Call<'_>, hash: u64, entry: Entry, replaces: bool) -> u64 {
+    fn put(&mut self, call: &mut Call<'_>, hash: u64, entry: Entry) -> u64 {
         let version = self.take_version(call);
         debug_assert_eq!(entry.version(), version);
         (call.record)(version, &entry.mutation());
         self.overlay.push(self.forming, hash, entry);
-        self.entries += usize::from(!replaces);
         version
     }
 
@@ -181,7 +167,6 @@ impl Engine {
         let version = self.take_version(call);
         (call.record)(version, &Mutation::Remove { key: probe.key });
         self.overlay.push(self.forming, probe.hash, Entry::removal(version, probe.key));
-        self.entries -= 1;
     }
 
     /// The next version. From here on the call rests on the forming batch.
