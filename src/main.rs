@@ -7,6 +7,10 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+/// Entries and replies come and go by the million, made by one thread and often freed by another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A flag is wrong; the same as clap's own.
 const USAGE: u8 = 2;
 
