@@ -29,42 +29,6 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// A signed integer as text, without an allocation.
-pub struct Text {
-    /// As many bytes as `i64::MIN` needs.
-    bytes: [u8; 20],
-    start: usize,
-}
-
-impl Text {
-    /// Writes a number out.
-    pub fn of(number: i64) -> Self {
-        let mut text = Text { bytes: [0; 20], start: 20 };
-        let mut rest = number.unsigned_abs();
-        loop {
-            text.push_front(b'0' + (rest % 10) as u8);
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        if number < 0 {
-            text.push_front(b'-');
-        }
-        text
-    }
-
-    /// The text.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[self.start..]
-    }
-
-    fn push_front(&mut self, byte: u8) {
-        self.start -= 1;
-        self.bytes[self.start] = byte;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,17 +51,12 @@ mod tests {
         assert_eq!(parse_i64(b"9223372036854775808"), None);
         assert_eq!(parse_i64(b"-9223372036854775808"), Some(i64::MIN));
         assert_eq!(parse_i64(b"-9223372036854775809"), None);
-        assert_eq!(Text::of(i64::MIN).as_bytes(), b"-9223372036854775808");
-        assert_eq!(Text::of(0).as_bytes(), b"0");
     }
 
     proptest! {
         #[test]
         fn print_and_parse_agree(number: i64, unsigned: u64) {
-            prop_assert_eq!(parse_i64(Text::of(number).as_bytes()), Some(number));
-            let text = Text::of(number);
-            let printed = number.to_string();
-            prop_assert_eq!(text.as_bytes(), printed.as_bytes());
+            prop_assert_eq!(parse_i64(number.to_string().as_bytes()), Some(number));
             prop_assert_eq!(parse_u64(unsigned.to_string().as_bytes()), Some(unsigned));
         }
     }

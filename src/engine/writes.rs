@@ -91,8 +91,8 @@ impl Engine {
             let message = "the sum lies outside -9223372036854775808 to 9223372036854775807";
             return Reply::Error(ErrorCode::Overflow, message.into());
         };
-        let text = decimal::Text::of(sum);
-        let value = Value { bytes: text.as_bytes(), flags, deadline };
+        let mut text = itoa::Buffer::new();
+        let value = Value { bytes: text.format(sum).as_bytes(), flags, deadline };
         self.put(call, probe.hash, Entry::new(self.next_version, key, &value));
         Reply::Number(sum)
     }

@@ -40,6 +40,8 @@ use loading::Loading;
 use reception::{Answers as _, Reception};
 use retry::Retry;
 use router::{Router, RouterError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signals::Signals;
 use std::io::{self, Write as _};
@@ -123,32 +125,50 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let mut store = open_store(loaded, config, &bell.wake).map_err(system)?;
     announce(&endpoints);
     serve(&mut reception, &mut store, &mut bell)?;
-    stop(reception, store, &bell)
+    stop(reception, store, &mut bell)
 }
 
-/// What ends a wait, other than peers.
+/// What ended a wait, other than peers.
+struct Rung {
+    /// The log thread, or the replay.
+    log: bool,
+    /// A signal that asks for a stop.
+    stop: bool,
+}
+
+/// What can end a wait, other than peers.
 struct Bell {
     signals: Signals,
     wake: Wake,
 }
 
 impl Bell {
-    /// Waits until something happens, or for so long. `listen` is whether requests count.
-    fn wait(&self, reception: &Reception, listen: bool, most: Option<Duration>) -> Result<(), ServeError> {
-        let [requests, ends] = reception.sockets();
-        let requested = if listen { zmq::POLLIN } else { zmq::PollEvents::empty() };
+    /// Waits until something happens, or for so long, and tells what it was. `listen` is whether requests count.
+    ///
+    /// Waits for plain descriptors: libzmq's own poll asks each of its sockets anew, at some ten system calls a time.
+    fn wait(&mut self, reception: &mut Reception, listen: bool, most: Option<Duration>) -> Result<Rung, ServeError> {
+        let most = if listen && reception.arrived()? { Some(Duration::ZERO) } else { most };
+        let [requests, ends] = reception.descriptors()?;
+        let flags = |listen: bool| if listen { PollFlags::IN } else { PollFlags::empty() };
         let mut items = [
-            requests.as_poll_item(requested),
-            ends.as_poll_item(zmq::POLLIN),
-            zmq::PollItem::from_fd(self.wake.descriptor(), zmq::POLLIN),
-            zmq::PollItem::from_fd(self.signals.descriptor(), zmq::POLLIN),
+            PollFd::from_borrowed_fd(requests, flags(listen)),
+            PollFd::from_borrowed_fd(ends, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.wake.descriptor(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.signals.descriptor(), PollFlags::IN),
         ];
-        // Rounded up: a wait that ends too early would be repeated at once, in vain.
-        let milliseconds = most.map_or(-1, |most| most.as_micros().div_ceil(1000) as i64);
-        match zmq::poll(&mut items, milliseconds) {
-            Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
-            Err(error) => Err(RouterError::from(error).into()),
+        let timeout = most.and_then(|most| Timespec::try_from(most).ok());
+        match poll(&mut items, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(ServeError::SocketFailed(format!("can't wait: {errno}"))),
         }
+        let [_, ends, log, signals] = items.map(|item| !item.revents().is_empty());
+        if log {
+            self.wake.rung();
+        }
+        if ends {
+            reception.hear_of_ends(Instant::now());
+        }
+        Ok(Rung { log, stop: signals && self.signals.arrived() })
     }
 }
 
@@ -162,11 +182,9 @@ fn load(unread: Unread, reception: &mut Reception, bell: &mut Bell) -> Result<Op
     let loaded = spawn_replay(unread, progress, bell.wake.clone())
         .map_err(|error| ServeError::NotStarted(format!("can't start a thread: {error}")))?;
     let result = loop {
-        bell.wait(reception, true, Some(WHILE_LOADING))?;
-        if bell.signals.arrived() {
+        if bell.wait(reception, true, Some(WHILE_LOADING))?.stop {
             break Ok(None);
         }
-        bell.wake.rung();
         match loaded.try_recv() {
             Ok(result) => break result.map(Some).map_err(ServeError::Refused),
             Err(TryRecvError::Empty) => {}
@@ -218,14 +236,13 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
     loop {
         let tidying = reception.any_departed().then_some(WHILE_TIDYING);
         let most = retry.wait(Instant::now()).into_iter().chain(tidying).min();
-        bell.wait(reception, !store.congested(), most)?;
-        if bell.signals.arrived() {
+        let rung = bell.wait(reception, !store.congested(), most)?;
+        if rung.stop {
             return Ok(());
         }
-        bell.wake.rung();
         let now = Instant::now();
         store.tick();
-        let heard = hear(reception, store)?;
+        let heard = rung.log && hear(reception, store)?;
         if !store.congested() && reception.receive(store, now)? {
             retry.begin(now);
         }
@@ -241,21 +258,22 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
 fn hear(reception: &mut Reception, store: &mut Store) -> Result<bool, ServeError> {
     // On a failure the caller is left at once: replies that still wait were never true, and are not sent.
     let heard = store.hear().map_err(ServeError::LogFailed)?;
+    if heard.newly_full {
+        tracing::warn!("the disk is full: writes are refused until there is room again, removals and reads go on");
+    }
     if heard.refused {
-        tracing::warn!("the disk is full: writes are refused until there is room again");
         reception.refuse(store.durable());
     }
     Ok(heard.advanced || heard.refused)
 }
 
 /// Decides what was begun, answers it, and closes. Requests that were not yet read are not answered.
-fn stop(mut reception: Reception, mut store: Store, bell: &Bell) -> Result<(), ServeError> {
+fn stop(mut reception: Reception, mut store: Store, bell: &mut Bell) -> Result<(), ServeError> {
     tracing::info!("stopping: a second signal ends it at once");
     store.tick();
     store.submit();
     while !store.settled() {
-        bell.wait(&reception, false, Some(WHILE_LOADING))?;
-        bell.wake.rung();
+        bell.wait(&mut reception, false, Some(WHILE_LOADING))?;
         hear(&mut reception, &mut store)?;
         store.submit();
     }

@@ -4,6 +4,8 @@
 //! a next connection can take over the identity, so whoever reads it after having received a message knows
 //! of every end that came before that message. Knows no peers.
 
+use super::router::descriptor_of;
+use std::os::fd::BorrowedFd;
 use zmq::{Context, Message, Socket, SocketEvent};
 
 const ADDRESS: &str = "inproc://kvd-monitor";
@@ -40,9 +42,9 @@ impl Monitor {
         None
     }
 
-    /// For the poll.
-    pub fn socket(&self) -> &Socket {
-        &self.socket
+    /// Readable when there may be something to hear, until [`Monitor::ended`] has said that there is nothing more.
+    pub fn descriptor(&self) -> zmq::Result<BorrowedFd<'_>> {
+        descriptor_of(&self.socket)
     }
 }
 

@@ -12,6 +12,9 @@ use crate::wire::reply_frames::LARGE_FRAME;
 use crate::wire::{Dialect, ReplyFrames};
 use std::collections::VecDeque;
 
+/// Bytes of replies that are gathered for one peer before they leave in one go.
+const MOST_GATHERED: usize = 64 << 10;
+
 /// Where replies leave: the socket, or a test.
 pub(super) trait Outlet {
     /// Why nothing can leave any more.
@@ -40,6 +43,10 @@ pub(super) enum Outcome {
     Clear,
     /// Something waits to become durable.
     Waiting,
+    /// Something may leave, together with what else the peer is told in this pass.
+    Ready,
+    /// Something may leave, and is too much to be held back for the rest of the pass.
+    Plenty,
     /// Something could leave, but there is no room for it.
     Stuck,
     /// There is no such connection any more.
@@ -96,35 +103,29 @@ impl Peer {
         self.queue.len()
     }
 
-    /// Takes the answer to the peer's latest command: hands it over if it may leave, keeps it otherwise.
-    /// `frames` is emptied, and keeps its room where that is worth something.
-    pub fn settle<O: Outlet>(
-        &mut self,
-        identity: &[u8],
-        answer: &mut Answer,
-        durable: Durable,
-        most: usize,
-        outlet: &mut O,
-    ) -> Result<Outcome, O::Error> {
+    /// Takes the answer to the peer's latest command, to leave in its turn. `frames` is emptied, and keeps its room where
+    /// that is worth something.
+    pub fn settle(&mut self, answer: &mut Answer, durable: Durable, most: usize) -> Outcome {
         // Also for a peer that gets no replies: its next command must still see what this one did.
         self.newest = self.newest.max(answer.wait.batch);
         if self.standing != Standing::Good {
-            return Ok(Outcome::Dropped);
-        }
-        let covered = durable.covers(answer.wait);
-        if covered && self.queue.is_empty() && self.may_leave(&answer.frames, most) {
-            match outlet.send(identity, &mut answer.frames, &self.held)? {
-                Sent::Whole => return Ok(Outcome::Clear),
-                Sent::Gone => return Ok(Outcome::Gone),
-                Sent::Full => {}
-            }
+            return Outcome::Dropped;
         }
         self.keep(answer);
-        if self.queue.len() > 1 && self.queued_bytes + self.held.bytes() > most {
-            self.standing = Standing::CutOff;
-            return Ok(Outcome::CutOff(self.drop_replies()));
+        let first_may_leave = self.queue.front().is_some_and(|first| durable.covers(first.wait));
+        if !first_may_leave {
+            return self.cut_off_beyond(most).unwrap_or(Outcome::Waiting);
         }
-        Ok(if covered && self.queue.len() == 1 { Outcome::Stuck } else { Outcome::Waiting })
+        if self.queued_bytes < MOST_GATHERED { Outcome::Ready } else { Outcome::Plenty }
+    }
+
+    /// Cuts the peer off if more waits for it than may. One reply always may.
+    pub fn cut_off_beyond(&mut self, most: usize) -> Option<Outcome> {
+        if self.standing != Standing::Good || self.queue.len() < 2 || self.queued_bytes + self.held.bytes() <= most {
+            return None;
+        }
+        self.standing = Standing::CutOff;
+        Some(Outcome::CutOff(self.drop_replies()))
     }
 
     /// Hands over what may leave.
@@ -253,7 +254,13 @@ mod tests {
     }
 
     fn settle(peer: &mut Peer, text: &[u8], wait: Wait, durable: Durable, room: &mut Room) -> Outcome {
-        peer.settle(b"peer", &mut answer(text, wait), durable, MOST, room).unwrap()
+        match peer.settle(&mut answer(text, wait), durable, MOST) {
+            Outcome::Ready | Outcome::Plenty => {
+                let released = peer.release(b"peer", durable, MOST, room).unwrap();
+                peer.cut_off_beyond(MOST).unwrap_or(released)
+            }
+            outcome => outcome,
+        }
     }
 
     fn committed(batch: BatchId) -> Durable {
@@ -281,6 +288,15 @@ mod tests {
         assert_eq!(peer.release(b"peer", committed(2), MOST, &mut room), Ok(Outcome::Clear));
         assert_eq!(room.sent, [&b"first"[..], b"second", b"third"]);
         assert!(!peer.in_flight(committed(2)));
+    }
+
+    #[test]
+    fn small_replies_are_gathered_and_many_bytes_are_not() {
+        let mut peer = Peer::new();
+        let mut give = |bytes| peer.settle(&mut answer(&vec![7; bytes], Wait::NOTHING), committed(0), MOST);
+        assert_eq!(give(100), Outcome::Ready);
+        assert_eq!(give(100), Outcome::Ready);
+        assert_eq!(give(MOST_GATHERED), Outcome::Plenty);
     }
 
     #[test]
@@ -343,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_small_replies_fit_the_default() {
-        let (mut peer, mut room) = (Peer::new(), Room::default());
+        let mut peer = Peer::new();
         let most = 64 << 20;
         let mut scratch = answer(b"", Wait::commit(1));
         for _ in 0..100_000 {
@@ -353,8 +369,7 @@ mod tests {
             scratch.frames.push(&[7; 100]);
             scratch.frames.push_number(u64::MAX);
             scratch.frames.push_number(0);
-            let outcome = peer.settle(b"peer", &mut scratch, committed(0), most, &mut room).unwrap();
-            assert_eq!(outcome, Outcome::Waiting);
+            assert_eq!(peer.settle(&mut scratch, committed(0), most), Outcome::Waiting);
         }
     }
 
@@ -363,7 +378,7 @@ mod tests {
         let (mut peer, mut room) = (Peer::new(), Room { gone: true, ..Room::default() });
         assert_eq!(settle(&mut peer, b"1", Wait::NOTHING, committed(0), &mut room), Outcome::Gone);
         settle(&mut peer, b"2", Wait::commit(1), committed(0), &mut room);
-        assert_eq!(peer.depart(), 1);
+        assert_eq!(peer.depart(), 2);
         room = Room { left: 9, ..Room::default() };
         assert_eq!(settle(&mut peer, b"3", Wait::commit(2), committed(1), &mut room), Outcome::Dropped);
         assert!(peer.in_flight(committed(1)), "its next command must still see what this one did");

@@ -72,6 +72,13 @@ pub(super) struct Released {
     pub moved: bool,
 }
 
+impl std::ops::AddAssign for Released {
+    fn add_assign(&mut self, other: Released) {
+        self.stuck |= other.stuck;
+        self.moved |= other.moved;
+    }
+}
+
 /// Every peer that is known.
 pub(super) struct Peers {
     places: Vec<Place>,
@@ -80,6 +87,8 @@ pub(super) struct Peers {
     by_descriptor: HashMap<i32, PeerId, foldhash::fast::RandomState>,
     /// Those with replies outstanding, each once.
     outstanding: Vec<PeerId>,
+    /// Those with a reply that may leave at the end of the pass, once for each.
+    ready: Vec<PeerId>,
     /// Those whose connection has ended, and when it was noticed.
     departed: VecDeque<(Instant, PeerId)>,
     /// Bytes of replies that may wait for one peer.
@@ -96,6 +105,7 @@ impl Peers {
             by_identity: HashMap::default(),
             by_descriptor: HashMap::default(),
             outstanding: Vec::new(),
+            ready: Vec::new(),
             departed: VecDeque::new(),
             most,
             figures: Figures::default(),
@@ -156,7 +166,8 @@ impl Peers {
         self.known(id).is_some_and(|known| known.peer.in_flight(durable))
     }
 
-    /// Takes the answer to the peer's latest command: hands it over if it may leave, keeps it otherwise.
+    /// Takes the answer to the peer's latest command. It leaves with the next [`Peers::release_ready`], or with a
+    /// [`Peers::release`] once it may.
     pub fn settle<O: Outlet>(
         &mut self,
         id: PeerId,
@@ -164,53 +175,87 @@ impl Peers {
         durable: Durable,
         outlet: &mut O,
         now: Instant,
-    ) -> Result<Outcome, O::Error> {
+    ) -> Result<(), O::Error> {
         let most = self.most;
-        let Some(known) = self.known_mut(id) else { return Ok(Outcome::Gone) };
-        let outcome = known.peer.settle(&known.identity, answer, durable, most, outlet)?;
-        let to_list = matches!(outcome, Outcome::Waiting | Outcome::Stuck) && !known.listed;
-        known.listed |= to_list;
-        match outcome {
-            Outcome::Waiting | Outcome::Stuck if to_list => self.outstanding.push(id),
-            Outcome::Clear => self.forget_if_unmarked(id),
-            Outcome::Gone => {
-                self.figures.replies_dropped += 1;
-                self.depart(id, now);
-            }
+        let Some(known) = self.known_mut(id) else { return Ok(()) };
+        match known.peer.settle(answer, durable, most) {
             Outcome::Dropped => self.figures.replies_dropped += 1,
             Outcome::CutOff(dropped) => self.count_cut_off(id, dropped),
-            Outcome::Waiting | Outcome::Stuck => {}
+            Outcome::Ready => self.ready.push(id),
+            Outcome::Plenty => {
+                self.release_one(id, durable, outlet, now)?;
+                if let Some(Outcome::CutOff(dropped)) =
+                    self.known_mut(id).and_then(|known| known.peer.cut_off_beyond(most))
+                {
+                    self.count_cut_off(id, dropped);
+                }
+            }
+            _ => self.list(id),
         }
-        Ok(outcome)
+        Ok(())
+    }
+
+    /// Hands over the replies that could leave as soon as they were given.
+    pub fn release_ready<O: Outlet>(
+        &mut self,
+        durable: Durable,
+        outlet: &mut O,
+        now: Instant,
+    ) -> Result<Released, O::Error> {
+        let mut released = Released::default();
+        let mut ready = std::mem::take(&mut self.ready);
+        // A peer stands here once for each reply; the first time hands over all of them.
+        for id in ready.drain(..) {
+            released += self.release_one(id, durable, outlet, now)?;
+        }
+        self.ready = ready;
+        Ok(released)
     }
 
     /// Hands over every reply that may leave.
     pub fn release<O: Outlet>(&mut self, durable: Durable, outlet: &mut O, now: Instant) -> Result<Released, O::Error> {
-        let most = self.most;
         let mut released = Released::default();
+        // Those that still have something to wait for list themselves again.
         let mut outstanding = std::mem::take(&mut self.outstanding);
-        let mut failure = None;
-        outstanding.retain(|id| {
-            let Some(known) = self.known_mut(*id) else { return false };
-            if failure.is_some() {
-                return true;
+        for id in outstanding.drain(..) {
+            if let Some(known) = self.known_mut(id) {
+                known.listed = false;
+                released += self.release_one(id, durable, outlet, now)?;
             }
-            let before = known.peer.queued();
-            let outcome = known.peer.release(&known.identity, durable, most, outlet);
-            released.moved |= known.peer.queued() < before;
-            known.listed = matches!(outcome, Ok(Outcome::Waiting | Outcome::Stuck));
-            let listed = known.listed;
-            match outcome {
-                Ok(Outcome::Stuck) => released.stuck = true,
-                Ok(Outcome::Gone) => self.depart(*id, now),
-                Ok(Outcome::Clear) => self.forget_if_unmarked(*id),
-                Ok(_) => {}
-                Err(error) => failure = Some(error),
-            }
-            listed
-        });
+        }
+        outstanding.append(&mut self.outstanding);
         self.outstanding = outstanding;
-        failure.map_or(Ok(released), Err)
+        Ok(released)
+    }
+
+    fn release_one<O: Outlet>(
+        &mut self,
+        id: PeerId,
+        durable: Durable,
+        outlet: &mut O,
+        now: Instant,
+    ) -> Result<Released, O::Error> {
+        let most = self.most;
+        let Some(known) = self.known_mut(id) else { return Ok(Released::default()) };
+        let before = known.peer.queued();
+        let outcome = known.peer.release(&known.identity, durable, most, outlet)?;
+        let moved = known.peer.queued() < before;
+        match outcome {
+            Outcome::Waiting | Outcome::Stuck => self.list(id),
+            Outcome::Gone => self.depart(id, now),
+            Outcome::Clear => self.forget_if_unmarked(id),
+            _ => {}
+        }
+        Ok(Released { stuck: outcome == Outcome::Stuck, moved })
+    }
+
+    /// Puts a peer on the list of those with replies outstanding.
+    fn list(&mut self, id: PeerId) {
+        if let Some(known) = self.known_mut(id)
+            && !std::mem::replace(&mut known.listed, true)
+        {
+            self.outstanding.push(id);
+        }
     }
 
     /// What is not durable never will be: puts this error in the place of every reply that said or saw more.
@@ -341,11 +386,13 @@ mod tests {
         peers.admit(identity.into(), connection.into().map(|connection| (connection, Message::new())), now)
     }
 
-    fn settle(peers: &mut Peers, id: PeerId, bytes: usize, wait: Wait, door: &mut Door) -> Outcome {
+    fn settle(peers: &mut Peers, id: PeerId, bytes: usize, wait: Wait, door: &mut Door) {
         let mut frames = ReplyFrames::default();
         frames.push(&vec![7; bytes]);
         let mut answer = Answer { frames, envelope: 0, dialect: Dialect::Frames, wait };
-        peers.settle(id, &mut answer, Durable::default(), door, Instant::now()).unwrap()
+        let (durable, now) = (Durable::default(), Instant::now());
+        peers.settle(id, &mut answer, durable, door, now).unwrap();
+        peers.release_ready(durable, door, now).unwrap();
     }
 
     const ONE: Durable = Durable { committed: 1, synced: 1 };
@@ -354,12 +401,13 @@ mod tests {
     fn an_identity_that_comes_back_gets_nothing_of_before() {
         let (mut peers, mut door, now) = (Peers::new(1 << 20), door(Sent::Whole), Instant::now());
         let old = admit(&mut peers, "me", connection(1, 7), now);
-        assert_eq!(settle(&mut peers, old, 1, Wait::commit(1), &mut door), Outcome::Waiting);
+        settle(&mut peers, old, 1, Wait::commit(1), &mut door);
         assert_eq!(peers.find(b"me", Some(connection(2, 7))), None, "the same descriptor, another connection");
         let new = admit(&mut peers, "me", connection(2, 7), now);
         assert_eq!(peers.release(ONE, &mut door, now).map(|released| released.stuck), Ok(false));
         assert!(door.to.is_empty());
-        assert_eq!(settle(&mut peers, new, 1, Wait::NOTHING, &mut door), Outcome::Clear);
+        settle(&mut peers, new, 1, Wait::NOTHING, &mut door);
+        assert_eq!(door.to.len(), 1);
         assert_eq!((peers.len(), peers.figures().replies_dropped), (1, 1));
     }
 
@@ -372,7 +420,7 @@ mod tests {
         peers.disconnected(7, now);
         peers.tidy(now);
         assert_eq!(peers.find(b"me", Some(connection(1, 7))), Some(id), "its last messages may yet come");
-        assert_eq!(settle(&mut peers, id, 1, Wait::NOTHING, &mut door), Outcome::Dropped);
+        settle(&mut peers, id, 1, Wait::NOTHING, &mut door);
         peers.tidy(now + REMEMBERED);
         assert_eq!((peers.len(), peers.any_departed()), (0, false));
         assert_eq!(peers.release(ONE, &mut door, now).map(|released| released.stuck), Ok(false));
@@ -384,7 +432,8 @@ mod tests {
         let (mut peers, mut door, now) = (Peers::new(1 << 20), door(Sent::Full), Instant::now());
         let id = admit(&mut peers, "me", connection(1, 7), now);
         settle(&mut peers, id, 1 << 20, Wait::NOTHING, &mut door);
-        assert_eq!(settle(&mut peers, id, 1, Wait::NOTHING, &mut door), Outcome::CutOff(2));
+        settle(&mut peers, id, 1 << 20, Wait::NOTHING, &mut door);
+        assert_eq!(peers.standing(id), Standing::CutOff);
         peers.disconnected(7, now);
         assert_eq!(peers.standing(id), Standing::DepartedCutOff);
         let new = admit(&mut peers, "me", connection(2, 8), now);
@@ -421,9 +470,9 @@ mod tests {
         let (mut peers, mut closed, now) = (Peers::new(1 << 20), door(Sent::Full), Instant::now());
         let slow = admit(&mut peers, "slow", connection(1, 7), now);
         let quick = admit(&mut peers, "quick", connection(2, 8), now);
-        assert_eq!(settle(&mut peers, slow, 1, Wait::NOTHING, &mut closed), Outcome::Stuck);
+        settle(&mut peers, slow, 1, Wait::NOTHING, &mut closed);
         let mut open = door(Sent::Whole);
-        assert_eq!(settle(&mut peers, quick, 1, Wait::NOTHING, &mut open), Outcome::Clear);
+        settle(&mut peers, quick, 1, Wait::NOTHING, &mut open);
         assert_eq!(peers.release(ONE, &mut closed, now), Ok(Released { stuck: true, moved: false }));
         assert_eq!(peers.release(ONE, &mut open, now), Ok(Released { stuck: false, moved: true }));
         assert_eq!(open.to, [b"quick".to_vec(), b"slow".to_vec()]);

@@ -5,7 +5,7 @@
 //! answer, may the answer leave. Knows neither engine nor log: who gives the answers is [`Answers`].
 
 use super::monitor::Monitor;
-use super::peer::{Answer, Outcome, Outlet, Standing};
+use super::peer::{Answer, Outlet, Standing};
 use super::peers::{PeerId, Peers, Released};
 use super::progress::{Durable, Wait};
 use super::request::Request;
@@ -14,10 +14,11 @@ use super::stats::Counters;
 use crate::command::{Command, ErrorCode, Limits, Reply};
 use crate::engine::View;
 use crate::wire::{Dialect, ReplyFrames, WireError};
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 /// Messages taken in one pass, so that the log's events and other peers' replies get their turn.
-const PASS: usize = 256;
+const PASS: usize = 1024;
 /// Bytes of room for a key that are kept for the next one.
 const KEPT_KEY: usize = 64 * 1024;
 
@@ -71,9 +72,14 @@ impl Reception {
         })
     }
 
-    /// The sockets that end a wait: requests, and the ends of connections.
-    pub fn sockets(&self) -> [&zmq::Socket; 2] {
-        [self.router.socket(), self.monitor.socket()]
+    /// What a wait has to listen to: for requests, and for the ends of connections.
+    pub fn descriptors(&self) -> Result<[BorrowedFd<'_>; 2], RouterError> {
+        Ok([self.router.descriptor()?, self.monitor.descriptor()?])
+    }
+
+    /// Whether a request has arrived. Has to be asked before each wait.
+    pub fn arrived(&mut self) -> Result<bool, RouterError> {
+        self.router.arrived()
     }
 
     /// Whether a pass is due soon even if nothing happens.
@@ -84,17 +90,16 @@ impl Reception {
     /// Takes in what has arrived, a bounded number of messages, and answers it. Tells whether a reply that
     /// could have left found no room.
     pub fn receive(&mut self, answers: &mut impl Answers, now: Instant) -> Result<bool, RouterError> {
-        self.hear_of_ends(now);
-        let mut stuck = false;
         for _ in 0..PASS {
             if !self.router.receive(&mut self.request)? {
                 self.peers.tidy(now);
                 break;
             }
-            stuck |= self.handle(answers, now)? == Outcome::Stuck;
+            self.handle(answers, now)?;
         }
         self.request.clear();
-        Ok(stuck)
+        // Now, and peer by peer: what goes to one peer in one go costs its connection one system call, and the peer too.
+        self.peers.release_ready(answers.durable(), &mut self.router, now).map(|released| released.stuck)
     }
 
     /// Hands over every reply that may leave.
@@ -115,15 +120,15 @@ impl Reception {
         self.router.close(linger_ms)
     }
 
-    fn handle(&mut self, answers: &mut impl Answers, now: Instant) -> Result<Outcome, RouterError> {
+    fn handle(&mut self, answers: &mut impl Answers, now: Instant) -> Result<(), RouterError> {
         if self.request.body.is_empty() && self.request.fault.is_none() {
             self.counters.unanswerable += 1;
-            return Ok(Outcome::Dropped);
+            return Ok(());
         }
         let id = self.whose(now);
         if matches!(self.peers.standing(id), Standing::CutOff | Standing::DepartedCutOff) {
             self.counters.discarded += 1;
-            return Ok(Outcome::Dropped);
+            return Ok(());
         }
         self.answer.frames.truncate(0);
         for frame in &self.request.envelope {
@@ -183,7 +188,8 @@ impl Reception {
         self.peers.admit(identity, connection, now)
     }
 
-    fn hear_of_ends(&mut self, now: Instant) {
+    /// Takes in which connections have ended.
+    pub fn hear_of_ends(&mut self, now: Instant) {
         while let Some(descriptor) = self.monitor.ended() {
             self.peers.disconnected(descriptor, now);
         }

@@ -11,6 +11,7 @@ use crate::wire::reply_frames::LARGE_FRAME;
 use crate::wire::{Frame, ReplyFrames};
 use std::ffi::{CString, c_void};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -87,6 +88,8 @@ pub(super) struct Router {
     context: zmq::Context,
     endpoints: Vec<String>,
     limits: Limits,
+    /// Nothing had arrived when the socket was last asked, and it was not used since.
+    quiet: bool,
 }
 
 impl Router {
@@ -110,7 +113,7 @@ impl Router {
         socket.set_tcp_keepalive_idle(KEEPALIVE_SECONDS)?;
         socket.set_tcp_keepalive_intvl(KEEPALIVE_SECONDS)?;
         socket.set_ipv6(endpoints.iter().any(Endpoint::is_ipv6))?;
-        let mut router = Router { socket, context, endpoints: Vec::new(), limits };
+        let mut router = Router { socket, context, endpoints: Vec::new(), limits, quiet: false };
         for endpoint in endpoints {
             let bound = router.bind_one(endpoint);
             router.endpoints.push(bound.map_err(|why| RouterError::Bind { endpoint: endpoint.to_string(), why })?);
@@ -123,9 +126,16 @@ impl Router {
         &self.endpoints
     }
 
-    /// For the poll.
-    pub fn socket(&self) -> &zmq::Socket {
-        &self.socket
+    /// Becomes readable when something arrives, once [`Router::arrived`] has said that nothing had: libzmq tells
+    /// of a change once, and any use of the socket may take that away.
+    pub fn descriptor(&self) -> Result<BorrowedFd<'_>, RouterError> {
+        Ok(descriptor_of(&self.socket)?)
+    }
+
+    /// Whether a message has arrived. Has to be asked before a wait for the descriptor.
+    pub fn arrived(&mut self) -> Result<bool, RouterError> {
+        self.quiet = self.quiet || !self.socket.get_events()?.contains(zmq::POLLIN);
+        Ok(!self.quiet)
     }
 
     /// Starts to watch the connections.
@@ -143,7 +153,10 @@ impl Router {
         });
         match filled {
             Ok(_) => Ok(true),
-            Err(zmq::Error::EAGAIN) => Ok(false),
+            Err(zmq::Error::EAGAIN) => {
+                self.quiet = true;
+                Ok(false)
+            }
             Err(error) => Err(RouterError::Socket(error)),
         }
     }
@@ -154,6 +167,7 @@ impl Router {
         if reply.is_empty() {
             return Ok(Sent::Whole);
         }
+        self.quiet = false;
         // With the identity's frame libzmq decides for the whole message: it takes the others, or drops them
         // together with the connection.
         match uninterrupted(|| self.socket.send(identity, zmq::DONTWAIT | zmq::SNDMORE)) {
@@ -233,6 +247,12 @@ impl Router {
     }
 }
 
+/// The descriptor by which libzmq tells that something may have happened to a socket.
+pub(super) fn descriptor_of(socket: &zmq::Socket) -> zmq::Result<BorrowedFd<'_>> {
+    // SAFETY: the descriptor stays open as long as the socket, which is borrowed.
+    Ok(unsafe { BorrowedFd::borrow_raw(socket.get_fd()?) })
+}
+
 /// A frame that libzmq reads from our memory, and what is to be given back with it.
 struct Loan {
     bytes: Vec<u8>,
@@ -305,7 +325,7 @@ mod tests {
             let until = Instant::now() + Duration::from_secs(5);
             while !self.router.receive(&mut request).unwrap() {
                 assert!(Instant::now() < until, "the message never arrived");
-                self.router.socket().poll(zmq::POLLIN, 100).unwrap();
+                self.router.socket.poll(zmq::POLLIN, 100).unwrap();
             }
             request
         }
@@ -337,7 +357,7 @@ mod tests {
         for _ in 0..10 {
             // A poll before the receive makes the identity's frame in another way.
             pair.peer.send_multipart([&b"id"[..], b"", b"2"], 0).unwrap();
-            pair.router.socket().poll(zmq::POLLIN, 5000).unwrap();
+            pair.router.socket.poll(zmq::POLLIN, 5000).unwrap();
             assert_eq!(pair.receive().connection, Some(first));
         }
         assert_eq!(pair.deliver(&[b"no delimiter"]).connection, Some(first));

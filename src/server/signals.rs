@@ -5,7 +5,7 @@
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -34,8 +34,8 @@ impl Signals {
     }
 
     /// Readable once a signal arrived.
-    pub fn descriptor(&self) -> RawFd {
-        self.arrived.as_raw_fd()
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.arrived.as_fd()
     }
 
     /// Whether one arrived since this was last asked.

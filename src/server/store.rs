@@ -22,6 +22,8 @@ pub(super) struct Heard {
     pub advanced: bool,
     /// The batch in flight was refused for want of room, and with it everything that was evaluated since.
     pub refused: bool,
+    /// It was the first one since there was room.
+    pub newly_full: bool,
 }
 
 /// A store that serves.
@@ -37,6 +39,8 @@ pub(super) struct Store {
     spare: Batch,
     batches: u64,
     refusals: u64,
+    /// Whether writes are refused for want of room.
+    full: bool,
 }
 
 impl Store {
@@ -52,6 +56,7 @@ impl Store {
             spare: Batch::default(),
             batches: 0,
             refusals: 0,
+            full: false,
         }
     }
 
@@ -92,9 +97,13 @@ impl Store {
                     self.engine.set_full(true);
                     self.progress.refused();
                     self.refusals += 1;
+                    heard.newly_full |= !std::mem::replace(&mut self.full, true);
                     heard.refused = true;
                 }
-                Event::RoomAgain => self.engine.set_full(false),
+                Event::RoomAgain => {
+                    self.full = false;
+                    self.engine.set_full(false);
+                }
                 Event::Synced => {
                     self.progress.synced();
                     heard.advanced = true;

@@ -2,7 +2,7 @@
 
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// Wakes the engine thread; clones wake the same one.
@@ -22,8 +22,8 @@ impl Wake {
     }
 
     /// Readable once rung.
-    pub fn descriptor(&self) -> RawFd {
-        self.0.as_raw_fd()
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// Whether it was rung since this was last asked.

@@ -55,10 +55,8 @@ impl ReplyFrames {
     }
 
     /// Appends a frame that is a number in ASCII decimal.
-    pub fn push_number(&mut self, number: impl std::fmt::Display) {
-        use std::io::Write as _;
-        // Writing to a Vec can't fail.
-        let _ = write!(self.shared, "{number}");
+    pub fn push_number(&mut self, number: impl itoa::Integer) {
+        self.shared.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
         self.parts.push(Part::Small { end: self.shared.len() as u32 });
     }
 

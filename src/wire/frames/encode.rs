@@ -26,12 +26,12 @@ pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
     match reply {
         Reply::Done | Reply::Miss | Reply::Exists => {}
         Reply::Pong => into.push(b"PONG"),
-        Reply::Stored(version) | Reply::Conflict(version) => into.push_number(version),
-        Reply::Number(number) => into.push_number(number),
+        Reply::Stored(version) | Reply::Conflict(version) => into.push_number(*version),
+        Reply::Number(number) => into.push_number(*number),
         Reply::Value { bytes, version, flags } => {
             into.push(bytes);
-            into.push_number(version);
-            into.push_number(flags);
+            into.push_number(*version);
+            into.push_number(*flags);
         }
         Reply::Values(values) => {
             for value in values {
@@ -40,7 +40,7 @@ pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
             }
         }
         Reply::Page { cursor, keys } => {
-            into.push_number(cursor);
+            into.push_number(*cursor);
             for key in keys {
                 into.push(key);
             }
