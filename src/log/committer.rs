@@ -145,12 +145,20 @@ struct Committer<R> {
     report: R,
     /// When what was written must be synced.
     sync_due: Option<Instant>,
-    /// Whether the last batch that stores something found no room.
+    /// Whether a batch found no room, and nothing was found since.
     full: bool,
 }
 
 impl<R: Fn(Event)> Committer<R> {
     fn run(&mut self, requests: &Receiver<Request>) -> Result<(), LogError> {
+        // The reserve is there before the first batch, so that it can be emptied whatever others store on this disk.
+        match self.writer.make_room() {
+            Ok(room) => self.full = !room,
+            Err(error) => {
+                (self.report)(Event::Failed(error));
+                return Ok(());
+            }
+        }
         loop {
             let step = match self.wait(requests) {
                 Ok(Request::Append(batch)) => self.append(batch),
@@ -193,7 +201,7 @@ impl<R: Fn(Event)> Committer<R> {
                 true
             }
             Err(AppendError::NoSpace) => {
-                self.full |= !batch.frees_room();
+                self.full = true;
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 false
             }

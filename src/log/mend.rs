@@ -9,12 +9,12 @@ use super::recovery::{Reading, Survey, Verdict};
 use super::segment::file_name;
 use tracing::{info, warn};
 
-/// Removes what is left over of work that was cut short, and the files above the journal. The spare is among them: the
-/// writer makes a new one, and until then its room can hold what a cut saves.
+/// Removes what is left over of work that was cut short, and the files above the journal, but for the one that `keep` says: the
+/// next segment's spare, whose room is the reserve of a full disk.
 ///
 /// # Errors
 /// What the disk refuses.
-pub fn clear_left_overs(fs: &dyn Fs, survey: &Survey) -> Result<(), LogError> {
+pub fn clear_left_overs(fs: &dyn Fs, survey: &Survey, keep: Option<u64>) -> Result<(), LogError> {
     for name in &survey.strangers {
         info!("{name} in the data directory is not kvd's; it is left alone");
     }
@@ -23,7 +23,8 @@ pub fn clear_left_overs(fs: &dyn Fs, survey: &Survey) -> Result<(), LogError> {
         warn!("{name} was being made when the last run ended; it holds no data and is made anew");
         save(fs, &name, "torn-header", 0)?;
     }
-    let unused = survey.spares.iter().chain(&survey.torn_headers).map(|number| file_name(*number));
+    let spares = survey.spares.iter().filter(|number| Some(**number) != keep);
+    let unused = spares.chain(&survey.torn_headers).map(|number| file_name(*number));
     for name in survey.temporary.iter().cloned().chain(unused) {
         fs.remove(&name).map_err(LogError::io("remove", &name))?;
     }

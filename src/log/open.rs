@@ -8,7 +8,7 @@ use super::error::LogError;
 use super::fs::Fs;
 use super::mend;
 use super::policy::SyncPolicy;
-use super::recovery::{self, Progress, Reading, Survey};
+use super::recovery::{self, Progress, Reading, Survey, Verdict};
 use super::writer::{Resume, Writer};
 use crate::mutation::Mutation;
 use std::sync::Arc;
@@ -80,14 +80,16 @@ impl Unread {
         let Unread { fs, options, survey, identity } = self;
         let readings = recovery::read_all(fs.as_ref(), &survey.segments, options.threads, progress, apply)?;
         recovery::refuse_damage(&readings)?;
-        mend::clear_left_overs(fs.as_ref(), &survey)?;
+        mend::clear_left_overs(fs.as_ref(), &survey, spare_to_keep(&survey, &readings))?;
         let recovered = summarize(&readings);
         let writer = match readings.last() {
             None => Writer::create(fs, options.segment_size, identity)?,
             Some(active) => {
                 let (file, durable) = mend::settle(fs.as_ref(), active)?;
                 let Reading { segment, report, .. } = active;
-                let resume = Resume { file, header: segment.header, end: report.end, link: report.link, durable };
+                let header = segment.header;
+                let spare = spare_to_keep(&survey, &readings);
+                let resume = Resume { file, header, end: report.end, link: report.link, durable, spare };
                 Writer::resume(fs, options.segment_size, resume, recovered.next_version)?
             }
         };
@@ -115,6 +117,14 @@ impl Ready {
     pub fn into_writer(self) -> Writer {
         self.writer
     }
+}
+
+/// The spare of the next segment, which the writer goes on with. Not where a tail is cut: what is cut off is kept, and may need
+/// the room.
+fn spare_to_keep(survey: &Survey, readings: &[Reading]) -> Option<u64> {
+    let active = readings.last().filter(|active| active.verdict == Verdict::Clean)?;
+    let next = active.segment.header.number + 1;
+    survey.spares.contains(&next).then_some(next)
 }
 
 fn summarize(readings: &[Reading]) -> Recovered {

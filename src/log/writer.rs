@@ -63,6 +63,8 @@ pub struct Resume {
     pub link: Link,
     /// What is durable.
     pub durable: Durable,
+    /// The next segment's number, if its spare is there.
+    pub spare: Option<u64>,
 }
 
 /// The log's end.
@@ -101,8 +103,8 @@ impl Writer {
             AppendError::NoSpace => LogError::io("write", &name)(io::ErrorKind::StorageFull.into()),
             AppendError::Fatal(error) => error,
         })?;
-        let resume =
-            Resume { file, header, end: SEGMENT_HEADER as u64, link: header.link, durable: Durable::default() };
+        let (end, link) = (SEGMENT_HEADER as u64, header.link);
+        let resume = Resume { file, header, end, link, durable: Durable::default(), spare: None };
         Writer::resume(fs, segment_size, resume, 1)
     }
 
@@ -111,10 +113,14 @@ impl Writer {
     /// # Errors
     /// What the disk refuses.
     pub fn resume(fs: Arc<dyn Fs>, segment_size: u64, resume: Resume, next_version: u64) -> Result<Writer, LogError> {
-        let Resume { file, header, end, link, durable } = resume;
+        let Resume { file, header, end, link, durable, spare } = resume;
+        let spare = match spare {
+            Some(number) => adopt_spare(fs.as_ref(), number, segment_size)?,
+            None => None,
+        };
         let size = file.len().map_err(LogError::io("measure", &file_name(header.number)))?;
         let active = Active { file, header, end, size };
-        Ok(Writer { fs, segment_size, active, spare: None, link, written: durable, durable, next_version })
+        Ok(Writer { fs, segment_size, active, spare, link, written: durable, durable, next_version })
     }
 
     /// Writes a batch at the end of the log. It is durable after the next [`Writer::sync`].
@@ -215,7 +221,12 @@ impl Writer {
         self.ensure_spare()?;
         self.fit_spare(length)?;
         // The reserve is whole again before this batch uses it up, unless the batch is what the reserve is for.
-        let after = if frees_room { None } else { Some(self.create_spare(self.active.header.number + 2)?) };
+        let after = if frees_room {
+            None
+        } else {
+            let second = self.create_spare(self.active.header.number + 2);
+            Some(second.or_else(|error| self.shrink_spare().map_err(AppendError::from).and(Err(error)))?)
+        };
         self.rotate()?;
         self.spare = after;
         Ok(())
@@ -305,12 +316,31 @@ impl Writer {
         if wanted <= self.segment_size {
             return Ok(());
         }
-        let name = file_name(spare.number);
-        if let Err(error) = spare.file.allocate(wanted) {
-            spare.file.set_len(self.segment_size).map_err(LogError::io("cut", &name))?;
-            return Err(no_space_or_fatal(error, "size", &name));
+        let sized = spare.file.allocate(wanted);
+        sized.or_else(|error| {
+            self.shrink_spare()?;
+            Err(no_space_or_fatal(error, "size", &file_name(self.active.header.number + 1)))
+        })
+    }
+
+    /// Gives back what the spare was made larger by, for a batch that is refused after all.
+    fn shrink_spare(&self) -> Result<(), LogError> {
+        let Some(spare) = &self.spare else { return Ok(()) };
+        spare.file.set_len(self.segment_size).map_err(LogError::io("cut", &file_name(spare.number)))
+    }
+}
+
+/// Goes on with the spare of an earlier run, whose segments may have had another size. Without room for it, there is none.
+fn adopt_spare(fs: &dyn Fs, number: u64, segment_size: u64) -> Result<Option<Spare>, LogError> {
+    let name = file_name(number);
+    let file = fs.open(&name).map_err(LogError::io("open", &name))?;
+    match file.allocate(segment_size) {
+        Ok(()) => Ok(Some(Spare { file, number })),
+        Err(error) if is_no_space(&error) => {
+            fs.remove(&name).map_err(LogError::io("remove", &name))?;
+            Ok(None)
         }
-        Ok(())
+        Err(error) => Err(LogError::io("size", &name)(error)),
     }
 }
 

@@ -226,6 +226,28 @@ fn a_write_refused_for_a_full_disk_never_comes_back() {
 }
 
 #[test]
+fn the_reserve_outlives_a_restart_on_a_full_disk() {
+    let capacity = 40_000;
+    let full = FaultPlan { capacity: Some(capacity), ..FaultPlan::default() };
+    let disk = FakeDisk::new();
+    disk.plan(full.clone());
+    let (mut accepted, mut version) = (Vec::new(), 1);
+    fill(&mut open(&disk).unwrap().writer, &mut accepted, &mut version);
+    // Somebody else takes whatever is left, and what a start would give up for a moment.
+    let found = disk.crash(Crash::KeepAll);
+    let held: usize = found.list().unwrap().iter().map(|name| found.read(name).unwrap().len()).sum();
+    found.plan(FaultPlan { capacity: Some(held as u64), ..full });
+    let opened = open(&found).unwrap();
+    let mut writer = opened.writer;
+    version = opened.recovered.next_version;
+    for _ in 0..2 {
+        let group = vec![Written::remove(version, &[b'k'; 1500])];
+        commit(&mut writer, &[group]).expect("a removal finds the reserve");
+        version += 1;
+    }
+}
+
+#[test]
 fn a_batch_larger_than_a_segment_gets_its_own() {
     let disk = FakeDisk::new();
     let mut writer = open(&disk).unwrap().writer;
