@@ -33,6 +33,8 @@ mod zmtp;
 
 /// What it costs to send the wrong bytes: nothing, to anyone else.
 mod abuse;
+/// What `kvd check` tells.
+mod check;
 /// Full disks, failing disks, damaged files, wrong directories: refused or survived, never silently lost.
 mod faults;
 /// The source tree: which module may know which, and what no file may hold.
@@ -43,6 +45,8 @@ mod kill;
 mod loading;
 /// One peer, one order: pipelines, many peers, peers that leave, peers that never read.
 mod order;
+/// What the README says: its client, its example, its flags, its links.
+mod readme;
 /// Segments that fill up: every sync mode, kills in between, batches larger than a segment.
 mod rotation;
 /// The tutorial's Python client, unchanged, before and after kill -9.

@@ -7,7 +7,8 @@ use crate::daemon::{Daemon, Store};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn python() -> PathBuf {
+/// The Python to use.
+pub fn python() -> PathBuf {
     if let Some(python) = std::env::var_os("KVD_PYTHON") {
         return python.into();
     }
