@@ -4,9 +4,9 @@
 //! a next connection can take over the identity, so whoever reads it after having received a message knows
 //! of every end that came before that message. Knows no peers.
 
-use super::router::descriptor_of;
+use super::router::{Router, descriptor_of};
 use std::os::fd::BorrowedFd;
-use zmq::{Context, Message, Socket, SocketEvent};
+use zmq::{Message, Socket, SocketEvent};
 
 const ADDRESS: &str = "inproc://kvd-monitor";
 
@@ -16,8 +16,9 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// Listens to what becomes of the connections of `watched`, a socket of this context.
-    pub fn of(context: &Context, watched: &Socket) -> zmq::Result<Monitor> {
+    /// Listens to what becomes of the router's connections.
+    pub fn of(router: &Router) -> zmq::Result<Monitor> {
+        let (context, watched) = router.watched();
         watched.monitor(ADDRESS, i32::from(SocketEvent::DISCONNECTED.to_raw()))?;
         let socket = context.socket(zmq::PAIR)?;
         // No high-water mark: an end that goes unheard of would leave its peer's replies waiting.

@@ -56,7 +56,7 @@ impl Reception {
     /// Opens. `most_backlog` is how many bytes of replies may wait for one peer.
     pub fn open(router: Router, limits: Limits, most_backlog: usize, started: Instant) -> Result<Self, RouterError> {
         Ok(Reception {
-            monitor: router.monitor()?,
+            monitor: Monitor::of(&router)?,
             router,
             peers: Peers::new(most_backlog),
             counters: Counters::new(started),

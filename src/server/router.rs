@@ -3,7 +3,6 @@
 //! The only file of the server that calls libzmq beneath its Rust wrapper. Knows neither commands nor whose
 //! turn it is; never blocks, and never waits for a peer.
 
-use super::monitor::Monitor;
 use super::request::Request;
 use crate::cli::Endpoint;
 use crate::command::Limits;
@@ -138,9 +137,9 @@ impl Router {
         Ok(!self.quiet)
     }
 
-    /// Starts to watch the connections.
-    pub fn monitor(&self) -> Result<Monitor, RouterError> {
-        Ok(Monitor::of(&self.context, &self.socket)?)
+    /// The socket and its context, for who watches its connections.
+    pub fn watched(&self) -> (&zmq::Context, &zmq::Socket) {
+        (&self.context, &self.socket)
     }
 
     /// Takes the next message in, if one has arrived whole, and tells whether it did. What it holds may be

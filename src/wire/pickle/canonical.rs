@@ -24,8 +24,8 @@
 //!
 //! [`Space::Python`]: crate::mutation::Space::Python
 
-use super::key::{Part, Tree, no_key};
 use super::number::Number;
+use super::tree::{Part, Tree, no_key};
 use super::{room, too_big};
 use crate::wire::WireError;
 

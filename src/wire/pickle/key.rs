@@ -13,13 +13,13 @@ use super::opcode::{
 };
 use super::reader::{Instruction, Reader};
 use super::text::Text;
+use super::tree::{Part, PartId, Tree, no_key};
 use super::walk::Layout;
 use super::{refuse, too_big};
 use crate::command::MAX_KEY;
 use crate::mutation::{Key, Space};
 use crate::wire::WireError;
 use std::collections::HashMap;
-use std::ops::Range;
 
 /// Most items that the instructions of one key put on the stack. No key within [`MAX_KEY`] needs more: the
 /// dearest, a `bytes` of one character in protocol 2, puts five items for the four bytes of its encoding.
@@ -29,52 +29,6 @@ const MAX_ITEMS: usize = 2 * MAX_KEY;
 /// of one character in protocol 0, take 46 bytes for the four of their encoding. It keeps a large message
 /// from having all of its decimal integers converted before they add up to a key that is too big.
 const MAX_INSTRUCTIONS: usize = 16 * MAX_KEY;
-
-/// Which of [`Tree::parts`].
-type PartId = u32;
-
-/// One piece of a key.
-#[derive(Clone, Debug)]
-pub(super) enum Part<'m> {
-    /// `None`.
-    None,
-    /// A `str`.
-    Str(Text<'m>),
-    /// A `bytes`.
-    Bytes(&'m [u8]),
-    /// A `bytes` that protocols 0 to 2, which have no opcode for one, write as a call:
-    /// `_codecs.encode(text, 'latin1')`.
-    Latin1(Text<'m>),
-    /// An `int`, `bool` or `float`.
-    Number(Number),
-    /// A tuple of these [`Tree::items`].
-    Tuple(Range<usize>),
-    /// The function `_codecs.encode`. No key by itself.
-    Encode,
-    /// The class `bytes`. No key by itself; a call of it without arguments is the empty `bytes` of protocols
-    /// 0 to 2.
-    BytesClass,
-}
-
-/// A key as a tree. A part may be in several places of it, as objects may in Python.
-#[derive(Debug, Default)]
-pub(super) struct Tree<'m> {
-    parts: Vec<Part<'m>>,
-    /// The items of all tuples, one tuple after the other.
-    items: Vec<PartId>,
-}
-
-impl<'m> Tree<'m> {
-    /// The part with this number.
-    pub(super) fn part(&self, id: PartId) -> Option<&Part<'m>> {
-        self.parts.get(id as usize)
-    }
-
-    /// The items of a tuple.
-    pub(super) fn items(&self, tuple: &Range<usize>) -> &[PartId] {
-        self.items.get(tuple.clone()).unwrap_or_default()
-    }
-}
 
 /// Decodes the key of a request that was walked. It is borrowed from the message where its bytes stand there
 /// as they are, and else written to `scratch`.
@@ -155,8 +109,7 @@ impl<'m> Builder<'m> {
     }
 
     fn push(&mut self, part: Part<'m>) -> Result<(), WireError> {
-        let id = self.tree.parts.len() as PartId;
-        self.tree.parts.push(part);
+        let id = self.tree.add(part);
         self.push_id(id)
     }
 
@@ -171,9 +124,8 @@ impl<'m> Builder<'m> {
 
     /// Makes a tuple of all items from this place of the stack on.
     fn push_tuple(&mut self, from: usize) -> Result<(), WireError> {
-        let start = self.tree.items.len();
-        self.tree.items.extend(self.stack.drain(from.min(self.stack.len())..));
-        self.push(Part::Tuple(start..self.tree.items.len()))
+        let items = self.tree.add_items(self.stack.drain(from.min(self.stack.len())..));
+        self.push(Part::Tuple(items))
     }
 
     /// Takes a function and its arguments for the `bytes` that a call would make, if they are one of the two
@@ -211,11 +163,6 @@ impl<'m> Builder<'m> {
             None => Err(refuse("the key refers to a memo number that nothing was kept under")),
         }
     }
-}
-
-/// The refusal of whatever is not a key.
-pub(super) fn no_key() -> WireError {
-    refuse("a key is a str, bytes, int, float, bool, None or a tuple of these")
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod number;
 mod opcode;
 mod reader;
 mod text;
+mod tree;
 mod walk;
 
 use super::{ReplyFrames, WireError};
