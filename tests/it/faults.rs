@@ -221,6 +221,8 @@ fn a_full_disk_refuses_writes_and_nothing_else() {
 fn a_full_disk_can_be_restarted_on_and_emptied() {
     let store = Store::new();
     let disk = SmallDisk::mount(&store, "2m");
+    let ballast = disk.mount_point.join("ballast");
+    fs::write(&ballast, vec![1; 512 << 10]).expect("room for a ballast");
     let launch = Launch::on(&disk.data_dir()).segment_size("64KiB");
     let daemon = launch.start();
     let rounds = fill(&daemon.dealer());
@@ -233,7 +235,7 @@ fn a_full_disk_can_be_restarted_on_and_emptied() {
     assert_as_told(&client, &rounds);
     assert!(client.say("FLUSH").starts_with("OK "));
     assert_eq!(client.say("COUNT"), "OK 0");
-    fs::remove_file(disk.mount_point.join("hog")).expect("the hog gone");
+    fs::remove_file(&ballast).expect("the ballast gone");
     eventually("a store on a disk with room takes writes again", || client.say("SET k v").starts_with("OK "));
     daemon.kill();
     let daemon = launch.start();
