@@ -17,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod clock;
+mod gathering;
 mod loading;
 mod monitor;
 mod peer;
@@ -235,7 +236,7 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
     let mut retry = Retry::new();
     loop {
         let tidying = reception.any_departed().then_some(WHILE_TIDYING);
-        let most = retry.wait(Instant::now()).into_iter().chain(tidying).min();
+        let most = retry.wait(Instant::now()).into_iter().chain(tidying).chain(store.hold(Instant::now())).min();
         let rung = bell.wait(reception, !store.congested(), most)?;
         if rung.stop {
             return Ok(());
@@ -246,7 +247,9 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
         if !store.congested() && reception.receive(store, now)? {
             retry.begin(now);
         }
-        store.submit();
+        if store.hold(now).is_none() {
+            store.submit(now);
+        }
         if heard || retry.due(now) {
             let released = reception.release(store.durable(), now)?;
             retry.tried(now, released.stuck, released.moved);
@@ -271,11 +274,11 @@ fn hear(reception: &mut Reception, store: &mut Store) -> Result<bool, ServeError
 fn stop(mut reception: Reception, mut store: Store, bell: &mut Bell) -> Result<(), ServeError> {
     tracing::info!("stopping: a second signal ends it at once");
     store.tick();
-    store.submit();
+    store.submit(Instant::now());
     while !store.settled() {
         bell.wait(&mut reception, false, Some(WHILE_LOADING))?;
         hear(&mut reception, &mut store)?;
-        store.submit();
+        store.submit(Instant::now());
     }
     let until = Instant::now() + LINGER;
     while reception.release(store.durable(), Instant::now())?.stuck && Instant::now() < until {

@@ -93,9 +93,9 @@ impl Peer {
         self.standing
     }
 
-    /// Whether something that this peer did or saw is not yet durable, so that what it does next must see it.
-    pub fn in_flight(&self, durable: Durable) -> bool {
-        self.newest > durable.committed
+    /// The newest batch that it wrote to or saw. Until that is durable, what it does next must see it.
+    pub fn newest(&self) -> BatchId {
+        self.newest
     }
 
     /// How many replies are not yet handed over.
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_read_with_nothing_in_flight_leaves_at_once() {
         let (mut peer, mut room) = (Peer::new(), Room { left: 1, ..Room::default() });
-        assert!(!peer.in_flight(committed(0)));
+        assert!(peer.newest() <= committed(0).committed);
         assert_eq!(settle(&mut peer, b"read", Wait::NOTHING, committed(0), &mut room), Outcome::Clear);
         assert_eq!(room.sent, [b"read"]);
     }
@@ -280,14 +280,14 @@ mod tests {
         let (mut peer, mut room) = (Peer::new(), Room { left: 9, ..Room::default() });
         let durable = committed(0);
         assert_eq!(settle(&mut peer, b"first", Wait::commit(2), durable, &mut room), Outcome::Waiting);
-        assert!(peer.in_flight(durable));
+        assert!(peer.newest() > durable.committed);
         assert_eq!(settle(&mut peer, b"second", Wait::commit(1), durable, &mut room), Outcome::Waiting);
         assert_eq!(settle(&mut peer, b"third", Wait::NOTHING, durable, &mut room), Outcome::Waiting);
         assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Waiting));
         assert!(room.sent.is_empty(), "the first waits for batch 2, and the others for the first");
         assert_eq!(peer.release(b"peer", committed(2), MOST, &mut room), Ok(Outcome::Clear));
         assert_eq!(room.sent, [&b"first"[..], b"second", b"third"]);
-        assert!(!peer.in_flight(committed(2)));
+        assert!(peer.newest() <= committed(2).committed);
     }
 
     #[test]
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(waits(&peer), [1, 2, 3, 0]);
         peer.refuse(committed(1), &Reply::Error(ErrorCode::NoSpace, "".into()));
         assert_eq!(waits(&peer), [1, 0, 0, 0]);
-        assert!(!peer.in_flight(committed(1)));
+        assert!(peer.newest() <= committed(1).committed);
         room.left = 9;
         assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Clear));
         assert_eq!((&room.sent[0][..], &room.sent[3][..]), (&b"kept"[..], &b"kept too"[..]));
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(peer.depart(), 2);
         room = Room { left: 9, ..Room::default() };
         assert_eq!(settle(&mut peer, b"3", Wait::commit(2), committed(1), &mut room), Outcome::Dropped);
-        assert!(peer.in_flight(committed(1)), "its next command must still see what this one did");
+        assert!(peer.newest() > committed(1).committed, "its next command must still see what this one did");
         assert!(room.sent.is_empty());
     }
 }

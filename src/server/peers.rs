@@ -10,6 +10,7 @@ use super::peer::{Answer, Outcome, Outlet, Peer, Standing};
 use super::progress::Durable;
 use super::request::Connection;
 use crate::command::Reply;
+use crate::engine::BatchId;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -161,9 +162,9 @@ impl Peers {
         self.known(id).map_or(Standing::Departed, |known| known.peer.standing())
     }
 
-    /// Whether something that the peer did or saw is not yet durable.
-    pub fn in_flight(&self, id: PeerId, durable: Durable) -> bool {
-        self.known(id).is_some_and(|known| known.peer.in_flight(durable))
+    /// The newest batch that the peer wrote to or saw. Until that is durable, what it does next must see it.
+    pub fn newest(&self, id: PeerId) -> BatchId {
+        self.known(id).map_or(0, |known| known.peer.newest())
     }
 
     /// Takes the answer to the peer's latest command. It leaves with the next [`Peers::release_ready`], or with a
