@@ -6,7 +6,7 @@
 //!
 //! It is a bet that they come back at once. It is limited to a few times what a commit took, it is not made again for a
 //! while after it was lost, and a peer that is alone never waits: its own return is all that there is to wait for.
-//! (The idea is that of PostgreSQL's `commit_delay` and `commit_siblings`, without settings.)
+//! (The idea is that of `commit_delay` and `commit_siblings` in `PostgreSQL`, without settings.)
 //!
 //! Pure: numbers of batches and times in, decisions out.
 
