@@ -1,6 +1,6 @@
 //! One message of a peer, as frames: who sent it, its envelope, its body, and what is wrong with its shape.
 //!
-//! Keeps the limits of contract 16 that concern a whole message while it comes in, frame by frame, so that
+//! Keeps the limits that concern a whole message while it comes in, frame by frame, so that
 //! nothing is held in proportion to what was merely sent. Knows no commands, and no socket but a closure that
 //! gives the next frame.
 

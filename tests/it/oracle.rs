@@ -1,15 +1,15 @@
 //! What a recovered store may hold, given everything that clients sent, were told and saw before the crash.
 //!
-//! The oracle stands outside of the daemon and checks contract 1 (acknowledged means durable), 2 (only durable
-//! state is observable), 4 (one peer, one order) and 5 (recovery is a prefix). It judges two kinds of keys.
+//! The oracle stands outside of the daemon and checks what it promises: acknowledged means durable (promise 1), only
+//! durable state is observable (promise 2), one peer, one order, and recovery is a prefix. It judges two kinds of keys.
 //!
 //! **Keys of one writer** ([`Writer`]). Only this peer writes them, and a peer's commands take effect in the
 //! order sent, so the mutation order of these keys *is* the list of what was sent. That makes every reply
 //! predictable to the byte, and turns "recovery is a prefix" into something exact: the recovered keys of the
 //! writer, all of them together, must equal the state after its first p operations for one p with
 //!
-//! - p ≥ the number of acknowledged operations (contract 1),
-//! - p ≥ the earliest point that explains each thing another peer was shown, absences included (contract 2). A
+//! - p ≥ the number of acknowledged operations (promise 1),
+//! - p ≥ the earliest point that explains each thing another peer was shown, absences included (promise 2). A
 //!   read that was sent when `floor` operations were acknowledged saw the state after q ≥ `floor` operations;
 //!   the least q that fits what it saw is a bound that holds whatever q really was,
 //! - p ≤ the number of operations sent.

@@ -1,6 +1,6 @@
 //! Which replies wait for the disk, and which must not: reads of a peer with nothing in flight are answered
-//! while a sync runs (contract 3), and whatever a reply shows, an absence or a refusal included, is on disk
-//! before it leaves (contract 2).
+//! while a sync runs, and whatever a reply shows, an absence or a refusal included, is on disk
+//! before it leaves.
 //!
 //! `strace` makes the disk slow: each sync, or each write to the log, takes a quarter of a second.
 
