@@ -245,3 +245,32 @@ impl<R: Fn(Event)> Committer<R> {
         self.writer.finish(now, next_version)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::fs::{FakeDisk, FaultPlan};
+    use crate::mutation::{Key, Mutation};
+
+    #[test]
+    fn room_is_looked_for_after_any_refusal() {
+        let disk = FakeDisk::new();
+        let writer = Writer::create(Arc::new(disk.clone()), 8192, 1).expect("a new store");
+        let (rung, woken) = channel();
+        let mut log = Log::start(writer, SyncPolicy::Always, move || rung.send(()).expect("a test that listens"))
+            .expect("a thread");
+        let next = |log: &mut Log| {
+            woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
+            log.event().expect("the event")
+        };
+        // Only a removal, and too large for the reserve.
+        let mut batch = Batch::default();
+        batch.push(1, &Mutation::Remove { key: Key::bytes(&vec![7; 60_000]) });
+        batch.stamp(1, 2);
+        disk.plan(FaultPlan { capacity: Some(0), ..FaultPlan::default() });
+        log.submit(batch);
+        assert!(matches!(next(&mut log), Event::Refused(_)));
+        disk.plan(FaultPlan::default());
+        assert!(matches!(next(&mut log), Event::RoomAgain));
+    }
+}
