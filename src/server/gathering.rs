@@ -4,7 +4,7 @@
 //! every request then waits for half a foreign sync, and each sync serves half of the peers. If the batch that has
 //! formed is held until the peers whose replies have just left are back, all of them share one sync.
 //!
-//! It is a bet that they come back at once. It is limited to a few times what a commit took, it is not made again for a
+//! It is a bet that they come back at once. It is limited to a few times what a commit took and to 2 ms, it is not made again for a
 //! while after it was lost, and a peer that is alone never waits: its own return is all that there is to wait for.
 //! (The idea is that of `commit_delay` and `commit_siblings` in `PostgreSQL`, without settings.)
 //!
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// The longest hold, in commits as long as the last one.
 const LONGEST_HOLD: u32 = 3;
+/// The longest hold at all: a disk that stalls must not make the next batch wait as well.
+const MOST_HOLD: Duration = Duration::from_millis(2);
 /// Batches without a hold after a bet was lost: the first time, and at most, doubled from time to time.
 const FEWEST_SKIPPED: u32 = 16;
 const MOST_SKIPPED: u32 = 4096;
@@ -73,7 +75,7 @@ impl Gathering {
     pub fn decided(&mut self, now: Instant) {
         self.skip = self.skip.saturating_sub(1);
         if self.skip == 0 {
-            self.hold_until = now.checked_add((now - self.submitted) * LONGEST_HOLD);
+            self.hold_until = now.checked_add(((now - self.submitted) * LONGEST_HOLD).min(MOST_HOLD));
         }
     }
 
@@ -118,6 +120,18 @@ mod tests {
         let (mut gathering, now) = after_a_commit_of(2);
         gathering.joined(1, 2);
         assert_eq!(gathering.hold(now + COMMIT * LONGEST_HOLD), None);
+    }
+
+    #[test]
+    fn a_disk_that_stalls_does_not_make_the_next_batch_wait_as_well() {
+        let start = Instant::now();
+        let mut gathering = Gathering::new(start);
+        (0..2).for_each(|_| gathering.joined(0, 1));
+        gathering.submitted(start);
+        let now = start + Duration::from_secs(10);
+        gathering.decided(now);
+        gathering.joined(0, 2);
+        assert_eq!(gathering.hold(now), Some(MOST_HOLD));
     }
 
     #[test]
