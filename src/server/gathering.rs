@@ -79,10 +79,10 @@ impl Gathering {
         }
     }
 
-    /// How long the forming batch should be held yet; `None` if it should go now.
-    pub fn hold(&self, now: Instant) -> Option<Duration> {
-        let left = self.hold_until?.checked_duration_since(now)?;
-        (self.returned < self.expected && !left.is_zero()).then_some(left)
+    /// Until when the forming batch should be held; `None` if it should go at once. An instant, and not what is left
+    /// of it: whoever asks twice, to wait and to submit, must not be told "wait" and then "no need to wake up".
+    pub fn held_until(&self) -> Option<Instant> {
+        self.hold_until.filter(|_| self.returned < self.expected)
     }
 }
 
@@ -104,22 +104,19 @@ mod tests {
 
     #[test]
     fn a_peer_that_is_alone_never_waits() {
-        let (mut gathering, now) = after_a_commit_of(1);
+        let (mut gathering, _) = after_a_commit_of(1);
         gathering.joined(1, 2);
-        assert_eq!(gathering.hold(now), None);
+        assert_eq!(gathering.held_until(), None);
     }
 
     #[test]
-    fn a_batch_waits_for_the_peers_of_the_last_one_and_no_longer() {
+    fn a_batch_waits_for_the_peers_of_the_last_one() {
         let (mut gathering, now) = after_a_commit_of(2);
         gathering.joined(0, 2);
         gathering.joined(1, 2);
-        assert_eq!(gathering.hold(now), Some(COMMIT * LONGEST_HOLD), "one of the two is not back");
+        assert_eq!(gathering.held_until(), Some(now + COMMIT * LONGEST_HOLD), "one of the two is not back");
         gathering.joined(1, 2);
-        assert_eq!(gathering.hold(now), None);
-        let (mut gathering, now) = after_a_commit_of(2);
-        gathering.joined(1, 2);
-        assert_eq!(gathering.hold(now + COMMIT * LONGEST_HOLD), None);
+        assert_eq!(gathering.held_until(), None);
     }
 
     #[test]
@@ -131,21 +128,21 @@ mod tests {
         let now = start + Duration::from_secs(10);
         gathering.decided(now);
         gathering.joined(0, 2);
-        assert_eq!(gathering.hold(now), Some(MOST_HOLD));
+        assert_eq!(gathering.held_until(), Some(now + MOST_HOLD));
     }
 
     #[test]
     fn a_bet_that_was_lost_is_not_made_again_for_a_while() {
         let (mut gathering, mut now) = after_a_commit_of(2);
         for skipped in [FEWEST_SKIPPED, FEWEST_SKIPPED * 2] {
-            assert!(gathering.hold(now).is_some());
+            assert!(gathering.held_until().is_some());
             for batch in 0..skipped {
                 gathering.joined(0, 9);
                 gathering.joined(0, 9);
                 gathering.submitted(now);
                 now += COMMIT;
                 gathering.decided(now);
-                assert_eq!(gathering.hold(now).is_some(), batch + 1 == skipped, "batch {batch} of {skipped}");
+                assert_eq!(gathering.held_until().is_some(), batch + 1 == skipped, "batch {batch} of {skipped}");
             }
         }
     }

@@ -236,7 +236,9 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
     let mut retry = Retry::new();
     loop {
         let tidying = reception.any_departed().then_some(WHILE_TIDYING);
-        let most = retry.wait(Instant::now()).into_iter().chain(tidying).chain(store.hold(Instant::now())).min();
+        let now = Instant::now();
+        let held = store.held_until().map(|until| until.saturating_duration_since(now));
+        let most = retry.wait(now).into_iter().chain(tidying).chain(held).min();
         let rung = bell.wait(reception, !store.congested(), most)?;
         if rung.stop {
             return Ok(());
@@ -247,7 +249,7 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
         if !store.congested() && reception.receive(store, now)? {
             retry.begin(now);
         }
-        if store.hold(now).is_none() {
+        if store.held_until().is_none_or(|until| until <= now) {
             store.submit(now);
         }
         if heard || retry.due(now) {

@@ -151,7 +151,11 @@ impl Router {
             Ok(frame.get_more())
         });
         match filled {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                // The signal that told of it is taken away, and more may be there.
+                self.quiet = false;
+                Ok(true)
+            }
             Err(zmq::Error::EAGAIN) => {
                 self.quiet = true;
                 Ok(false)
@@ -346,6 +350,19 @@ mod tests {
         let sent = pair.router.send(&request.identity, &mut reply(&[b"id", b"", b"OK"]), &Held::default());
         assert_eq!(sent.unwrap(), Sent::Whole);
         assert_eq!(pair.peer.recv_multipart(0).unwrap(), [&b"id"[..], b"", b"OK"]);
+    }
+
+    #[test]
+    fn what_is_left_after_a_receive_is_not_forgotten() {
+        let mut pair = pair();
+        assert!(!pair.router.arrived().unwrap());
+        pair.peer.send_multipart([&b""[..], b"1"], 0).unwrap();
+        pair.peer.send_multipart([&b""[..], b"2"], 0).unwrap();
+        pair.receive();
+        let until = Instant::now() + Duration::from_secs(5);
+        while !pair.router.arrived().unwrap() {
+            assert!(Instant::now() < until, "the second one is not noticed without another signal");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::reception::Answers;
 use crate::command::{Command, Reply};
 use crate::engine::{BatchId, Engine, Evaluation, View};
 use crate::log::{Batch, Event, Log, LogError, SyncPolicy};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// While a batch is in flight and the forming one has grown to this many bytes, no more commands are read:
 /// peers then wait in their sockets, and not in our memory.
@@ -119,10 +119,10 @@ impl Store {
         Ok(heard)
     }
 
-    /// How long the forming batch should be held for peers that are about to join it; `None` if it need not be.
-    pub fn hold(&self, now: Instant) -> Option<Duration> {
+    /// Until when the forming batch is held for peers that are about to join it; `None` if nothing is held.
+    pub fn held_until(&self) -> Option<Instant> {
         let ready = !self.progress.in_flight() && !self.forming.is_empty();
-        if ready { self.gathering.hold(now) } else { None }
+        if ready { self.gathering.held_until() } else { None }
     }
 
     /// Gives the log what it may begin now: the forming batch if none is in flight, a sync if one is wanted.
