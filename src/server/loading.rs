@@ -5,7 +5,7 @@
 use super::progress::{Durable, Wait};
 use super::reception::Answers;
 use crate::command::{Command, ErrorCode, Reply};
-use crate::engine::{BatchId, View};
+use crate::engine::View;
 use crate::log::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal as _;
@@ -67,7 +67,6 @@ impl Answers for Loading {
         Wait::NOTHING
     }
 
-    fn joined(&mut self, _: BatchId, _: BatchId) {}
 
     fn durable(&self) -> Durable {
         Durable::default()

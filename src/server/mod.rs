@@ -17,7 +17,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod clock;
-mod gathering;
 mod loading;
 mod monitor;
 mod peer;
@@ -236,9 +235,7 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
     let mut retry = Retry::new();
     loop {
         let tidying = reception.any_departed().then_some(WHILE_TIDYING);
-        let now = Instant::now();
-        let held = store.held_until().map(|until| until.saturating_duration_since(now));
-        let most = retry.wait(now).into_iter().chain(tidying).chain(held).min();
+        let most = retry.wait(Instant::now()).into_iter().chain(tidying).min();
         let rung = bell.wait(reception, !store.congested(), most)?;
         if rung.stop {
             return Ok(());
@@ -249,9 +246,7 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
         if !store.congested() && reception.receive(store, now)? {
             retry.begin(now);
         }
-        if store.held_until().is_none_or(|until| until <= now) {
-            store.submit(now);
-        }
+        store.submit();
         if heard || retry.due(now) {
             let released = reception.release(store.durable(), now)?;
             retry.tried(now, released.stuck, released.moved);
@@ -276,11 +271,11 @@ fn hear(reception: &mut Reception, store: &mut Store) -> Result<bool, ServeError
 fn stop(mut reception: Reception, mut store: Store, bell: &mut Bell) -> Result<(), ServeError> {
     tracing::info!("stopping: a second signal ends it at once");
     store.tick();
-    store.submit(Instant::now());
+    store.submit();
     while !store.settled() {
         bell.wait(&mut reception, false, Some(WHILE_LOADING))?;
         hear(&mut reception, &mut store)?;
-        store.submit(Instant::now());
+        store.submit();
     }
     let until = Instant::now() + LINGER;
     while reception.release(store.durable(), Instant::now())?.stuck && Instant::now() < until {

@@ -12,7 +12,7 @@ use super::request::Request;
 use super::router::{Held, Router, RouterError, Sent};
 use super::stats::Counters;
 use crate::command::{Command, ErrorCode, Limits, Reply};
-use crate::engine::{BatchId, View};
+use crate::engine::View;
 use crate::wire::{Dialect, ReplyFrames, WireError};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -26,9 +26,6 @@ const KEPT_KEY: usize = 64 * 1024;
 pub(super) trait Answers {
     /// Answers a command, by calling `encode` exactly once, and tells what the answer waits for.
     fn answer(&mut self, command: &Command<'_>, view: View, encode: &mut dyn FnMut(&Reply<'_>)) -> Wait;
-    /// Told when a peer's answer is the first of its to wait for the forming batch; `before` is the newest one that any
-    /// waited for until then.
-    fn joined(&mut self, before: BatchId, forming: BatchId);
     /// What is durable now.
     fn durable(&self) -> Durable;
     /// Adds its part of STATS.
@@ -146,9 +143,6 @@ impl Reception {
             self.answer.dialect.encode(&error.reply(), &mut self.answer.frames);
             Wait::NOTHING
         });
-        if self.answer.wait.batch > newest {
-            answers.joined(newest, self.answer.wait.batch);
-        }
         self.peers.settle(id, &mut self.answer, answers.durable(), &mut self.router, now)
     }
 

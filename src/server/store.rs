@@ -5,13 +5,11 @@
 //! a sync, they cost one more. Knows neither peers nor the wire.
 
 use super::clock::Clock;
-use super::gathering::Gathering;
 use super::progress::{Durable, Progress, Wait};
 use super::reception::Answers;
 use crate::command::{Command, Reply};
-use crate::engine::{BatchId, Engine, Evaluation, View};
+use crate::engine::{Engine, Evaluation, View};
 use crate::log::{Batch, Event, Log, LogError, SyncPolicy};
-use std::time::Instant;
 
 /// While a batch is in flight and the forming one has grown to this many bytes, no more commands are read:
 /// peers then wait in their sockets, and not in our memory.
@@ -36,7 +34,6 @@ pub(super) struct Store {
     /// Unix milliseconds: one time for all commands of a pass.
     now: u64,
     progress: Progress,
-    gathering: Gathering,
     forming: Batch,
     /// The batch that came back from the log, empty, to be the next one that forms.
     spare: Batch,
@@ -55,7 +52,6 @@ impl Store {
             now: clock.now(),
             clock,
             progress: Progress::new(policy == SyncPolicy::Always),
-            gathering: Gathering::new(Instant::now()),
             forming: Batch::default(),
             spare: Batch::default(),
             batches: 0,
@@ -89,7 +85,6 @@ impl Store {
             match event {
                 Event::Committed(batch) => {
                     self.spare = batch;
-                    self.gathering.decided(Instant::now());
                     if let Some(number) = self.progress.committed() {
                         self.engine.commit(number);
                     }
@@ -119,19 +114,12 @@ impl Store {
         Ok(heard)
     }
 
-    /// Until when the forming batch is held for peers that are about to join it; `None` if nothing is held.
-    pub fn held_until(&self) -> Option<Instant> {
-        let ready = !self.progress.in_flight() && !self.forming.is_empty();
-        if ready { self.gathering.held_until() } else { None }
-    }
-
     /// Gives the log what it may begin now: the forming batch if none is in flight, a sync if one is wanted.
-    pub fn submit(&mut self, now: Instant) {
+    pub fn submit(&mut self) {
         if !self.progress.in_flight() && !self.forming.is_empty() {
             let mut batch = std::mem::replace(&mut self.forming, std::mem::take(&mut self.spare));
             self.progress.submitted(self.engine.close_batch());
             batch.stamp(self.now, self.engine.next_version());
-            self.gathering.submitted(now);
             self.batches += 1;
             self.log.submit(batch);
         }
@@ -173,10 +161,6 @@ impl Answers for Store {
                 after.map_or(Wait::NOTHING, Wait::commit)
             }
         }
-    }
-
-    fn joined(&mut self, before: BatchId, forming: BatchId) {
-        self.gathering.joined(before, forming);
     }
 
     fn durable(&self) -> Durable {
