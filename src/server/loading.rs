@@ -67,7 +67,6 @@ impl Answers for Loading {
         Wait::NOTHING
     }
 
-
     fn durable(&self) -> Durable {
         Durable::default()
     }
