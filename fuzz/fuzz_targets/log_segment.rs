@@ -6,12 +6,13 @@
 
 use kvd::log::batch::{Batch, Durable, Link};
 use kvd::log::scan::scan;
-use kvd::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader};
+use kvd::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind};
 use kvd::mutation::{Key, Mutation, Value};
 use libfuzzer_sys::fuzz_target;
 
 fn header() -> SegmentHeader {
     SegmentHeader {
+        kind: SegmentKind::Journal,
         identity: 0x6b76_6420_6675_7a7a,
         number: 1,
         epoch: 0,

@@ -34,6 +34,40 @@ impl BatchKind {
     }
 }
 
+/// How many records there are and the bytes they take, by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records that store.
+    pub puts: u64,
+    /// Their bytes, headers included.
+    pub put_bytes: u64,
+    /// Records that remove a key or flush.
+    pub removals: u64,
+    /// Their bytes, headers included.
+    pub removal_bytes: u64,
+}
+
+impl Tally {
+    /// Counts a record of this length, header included.
+    pub fn add(&mut self, mutation: &Mutation<'_>, length: usize) {
+        let (count, bytes) = match mutation {
+            Mutation::Put { .. } => (&mut self.puts, &mut self.put_bytes),
+            Mutation::Remove { .. } | Mutation::Flush { .. } => (&mut self.removals, &mut self.removal_bytes),
+        };
+        *count += 1;
+        *bytes += length as u64;
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.puts += other.puts;
+        self.put_bytes += other.put_bytes;
+        self.removals += other.removals;
+        self.removal_bytes += other.removal_bytes;
+    }
+}
+
 /// Where a batch stands in the chain of batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link {
@@ -70,7 +104,8 @@ pub struct Batch {
     records: u32,
     last_record: usize,
     group_open: bool,
-    holds_put: bool,
+    tally: Tally,
+    first_version: u64,
     last_version: u64,
     now: u64,
     next_version: u64,
@@ -84,7 +119,8 @@ impl Default for Batch {
             records: 0,
             last_record: 0,
             group_open: false,
-            holds_put: false,
+            tally: Tally::default(),
+            first_version: 0,
             last_version: 0,
             now: 0,
             next_version: 1,
@@ -106,7 +142,10 @@ impl Batch {
         self.group_open = true;
         self.records += 1;
         self.last_version = version;
-        self.holds_put |= matches!(mutation, Mutation::Put { .. });
+        if self.first_version == 0 {
+            self.first_version = version;
+        }
+        self.tally.add(mutation, self.bytes.len() - self.last_record);
     }
 
     /// Ends the open group, if there is one.
@@ -135,7 +174,17 @@ impl Batch {
 
     /// Whether it only removes, and so may use the reserve of a full disk.
     pub fn frees_room(&self) -> bool {
-        !self.holds_put
+        self.tally.puts == 0
+    }
+
+    /// What it holds.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// The version of its first record; 0 in an empty batch.
+    pub fn first_version(&self) -> u64 {
+        self.first_version
     }
 
     /// The version of its last record; 0 in an empty batch.

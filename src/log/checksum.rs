@@ -21,6 +21,15 @@ impl Seed {
         Seed(hasher.finalize())
     }
 
+    /// The seed of a compacted segment. It has the number of a segment that it replaces, and another generation: no
+    /// record of the one passes in the other.
+    pub fn compacted(identity: u128, number: u64, epoch: u64, generation: u32) -> Self {
+        let Seed(journal) = Seed::new(identity, number, epoch);
+        let mut hasher = Hasher::new_with_initial(journal);
+        hasher.update(&generation.to_le_bytes());
+        Seed(hasher.finalize())
+    }
+
     /// The checksum of `bytes`, which stand behind their own checksum field at `position` of the file.
     pub fn at(self, position: u64, bytes: &[u8]) -> u32 {
         let mut hasher = Hasher::new_with_initial(self.0);
@@ -61,5 +70,7 @@ mod tests {
         assert_ne!(here.at(100, b"bytes"), Seed::new(1, 3, 0).at(100, b"bytes"), "another segment");
         assert_ne!(here.at(100, b"bytes"), Seed::new(2, 2, 0).at(100, b"bytes"), "another store");
         assert_ne!(here.at(100, b"bytes"), Seed::new(1, 2, 1).at(100, b"bytes"), "another epoch");
+        assert_ne!(here.at(100, b"bytes"), Seed::compacted(1, 2, 0, 1).at(100, b"bytes"), "compacted");
+        assert_ne!(Seed::compacted(1, 2, 0, 1), Seed::compacted(1, 2, 0, 2), "compacted once more");
     }
 }

@@ -23,6 +23,11 @@ pub fn clear_left_overs(fs: &dyn Fs, survey: &Survey, keep: Option<u64>) -> Resu
         warn!("{name} was being made when the last run ended; it holds no data and is made anew");
         save(fs, &name, "torn-header", 0)?;
     }
+    // Before anything else is removed or made: what a later segment stands for must not outlive it.
+    for segment in &survey.replaced {
+        info!("{} was compacted into a later segment before the last run ended; it is removed", segment.name);
+        fs.remove(&segment.name).map_err(LogError::io("remove", &segment.name))?;
+    }
     let spares = survey.spares.iter().filter(|number| Some(**number) != keep);
     let unused = spares.chain(&survey.torn_headers).map(|number| file_name(*number));
     for name in survey.temporary.iter().cloned().chain(unused) {

@@ -4,8 +4,10 @@
 //! skips. The steps themselves are elsewhere.
 
 use super::committer::Log;
+use super::compactor::Compactor;
 use super::error::LogError;
 use super::fs::Fs;
+use super::ledger::{Ledger, Usage};
 use super::mend;
 use super::policy::SyncPolicy;
 use super::recovery::{self, Progress, Reading, Survey, Verdict};
@@ -78,6 +80,7 @@ impl Unread {
         apply: &(dyn Fn(u64, &Mutation<'_>) + Sync),
     ) -> Result<(Ready, Recovered), LogError> {
         let Unread { fs, options, survey, identity } = self;
+        let disk = Arc::clone(&fs);
         let readings = recovery::read_all(fs.as_ref(), &survey.segments, options.threads, progress, apply)?;
         recovery::refuse_damage(&readings)?;
         mend::clear_left_overs(fs.as_ref(), &survey, spare_to_keep(&survey, &readings))?;
@@ -93,7 +96,8 @@ impl Unread {
                 Writer::resume(fs, options.segment_size, resume, recovered.next_version)?
             }
         };
-        Ok((Ready { writer, sync: options.sync }, recovered))
+        let ledger = Ledger::new(readings.iter().map(usage).collect());
+        Ok((Ready { writer, sync: options.sync, ledger, fs: disk }, recovered))
     }
 }
 
@@ -102,6 +106,8 @@ impl Unread {
 pub struct Ready {
     writer: Writer,
     sync: SyncPolicy,
+    ledger: Ledger,
+    fs: Arc<dyn Fs>,
 }
 
 impl Ready {
@@ -111,6 +117,19 @@ impl Ready {
     /// What the system says when it can't make a thread.
     pub fn start(self, wake: impl Fn() + Send + 'static) -> std::io::Result<Log> {
         Log::start(self.writer, self.sync, wake)
+    }
+
+    /// The compaction thread for this log, with nothing to do yet. `wake` is called on it after each report was queued.
+    ///
+    /// # Errors
+    /// What the system says when it can't make a thread.
+    pub fn compactor(&self, wake: impl Fn() + Send + 'static) -> std::io::Result<Compactor> {
+        Compactor::start(Arc::clone(&self.fs), wake)
+    }
+
+    /// The accounts of the segments, in which nothing is known to count yet: see [`Ledger::found`].
+    pub fn ledger(&self) -> Ledger {
+        self.ledger.clone()
     }
 
     /// The writer itself, for whoever has no use for a thread.
@@ -125,6 +144,18 @@ fn spare_to_keep(survey: &Survey, readings: &[Reading]) -> Option<u64> {
     let active = readings.last().filter(|active| active.verdict == Verdict::Clean)?;
     let next = active.segment.header.number + 1;
     survey.spares.contains(&next).then_some(next)
+}
+
+fn usage(reading: &Reading) -> Usage {
+    let header = reading.segment.header;
+    Usage {
+        first: header.first(),
+        number: header.number,
+        versions_from: header.next_version,
+        bytes: reading.report.end,
+        tally: reading.tally,
+        ..Usage::default()
+    }
 }
 
 fn summarize(readings: &[Reading]) -> Recovered {

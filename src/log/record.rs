@@ -68,6 +68,35 @@ pub fn encode(into: &mut Vec<u8>, version: u64, mutation: &Mutation<'_>, first: 
     put(into, start + 4, (length as u32).to_le_bytes());
 }
 
+/// Bytes that a mutation takes as a record, header included: what [`encode`] would append.
+pub fn encoded_len(mutation: &Mutation<'_>) -> usize {
+    let payload = match *mutation {
+        Mutation::Put { key, value } => {
+            1 + varint_len(value.flags.into())
+                + varint_len(value.deadline)
+                + blob_len(key.bytes)
+                + blob_len(value.bytes)
+        }
+        Mutation::Remove { key } => 1 + blob_len(key.bytes),
+        Mutation::Flush { prefix } => 1 + prefix.map_or(0, blob_len),
+    };
+    RECORD_HEADER + payload
+}
+
+fn blob_len(bytes: &[u8]) -> usize {
+    varint_len(bytes.len() as u64) + bytes.len()
+}
+
+/// Bytes of a number in bincode's standard configuration.
+const fn varint_len(number: u64) -> usize {
+    match number {
+        0..=250 => 1,
+        251..=0xffff => 3,
+        0x1_0000..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}
+
 /// Marks the record that begins at `start` as the last of its group.
 pub fn mark_last(records: &mut [u8], start: usize) {
     if let Some(marks) = records.get_mut(start + 17) {
@@ -245,6 +274,24 @@ mod tests {
             assert_eq!(record.mutation, mutation);
             assert_eq!((record.version, record.first, record.last, record.length), (9, true, true, bytes.len()));
         }
+    }
+
+    #[test]
+    fn the_length_is_known_without_encoding() {
+        for length in [0, 1, 250, 251, 65_535, 65_536] {
+            let bytes = vec![7; length];
+            for (flags, deadline) in
+                [(0, 0), (250, 251), (0xffff, 0x1_0000), (0x1_0000, u64::from(u32::MAX)), (u32::MAX, u64::MAX)]
+            {
+                let put = Mutation::Put { key: Key::bytes(&bytes), value: Value { bytes: &bytes, flags, deadline } };
+                assert_eq!(encoded_len(&put), sealed(&put, 0).len());
+            }
+            let prefix = Some(&bytes[..]);
+            for mutation in [Mutation::Remove { key: Key::bytes(&bytes) }, Mutation::Flush { prefix }] {
+                assert_eq!(encoded_len(&mutation), sealed(&mutation, 0).len());
+            }
+        }
+        assert_eq!(encoded_len(&Mutation::Flush { prefix: None }), sealed(&Mutation::Flush { prefix: None }, 0).len());
     }
 
     #[test]

@@ -6,11 +6,11 @@
 //! Two steps: [`survey`] reads headers and refuses what can't be right; [`read_all`] reads the rest on all cores.
 //! Segments are read in any order, since the highest version of a key wins, and are held against each other after that.
 
-use super::batch::Link;
+use super::batch::{Link, Tally};
 use super::error::LogError;
 use super::fs::{Contents, Fs};
 use super::scan::{Fault, SegmentReport, scan};
-use super::segment::{FileRole, HeaderState, SEGMENT_HEADER, SegmentHeader, file_name};
+use super::segment::{Compacted, FileRole, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name};
 use crate::mutation::Mutation;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ pub struct Progress {
     pub total: AtomicU64,
 }
 
-/// A segment of the journal, with a valid header.
+/// A segment with a valid header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Its file.
@@ -36,8 +36,10 @@ pub struct Segment {
 /// What the directory holds, by names and headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// The journal, oldest first. The last one is the active one.
+    /// The log, oldest first. The last one is the active one.
     pub segments: Vec<Segment>,
+    /// Segments that a later one stands for, left over by a compaction that was cut short: to be removed, not read.
+    pub replaced: Vec<Segment>,
     /// Files above the journal that hold nothing: spares.
     pub spares: Vec<u64>,
     /// Files above the journal whose header was never finished, with nothing behind it.
@@ -93,7 +95,7 @@ pub fn survey(fs: &dyn Fs) -> Result<Survey, LogError> {
     survey.segments.reverse();
     survey.spares.reverse();
     check_headers(&survey.segments)?;
-    check_numbers(&survey.segments)?;
+    survey.replaced = take_replaced(&mut survey.segments)?;
     Ok(survey)
 }
 
@@ -126,14 +128,35 @@ fn check_headers(segments: &[Segment]) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Row 13. Above the journal numbers may be missing: the entries of spares are not synced in their order.
-fn check_numbers(segments: &[Segment]) -> Result<(), LogError> {
-    for (expected, segment) in (1..).zip(segments) {
-        if segment.header.number != expected {
-            return Err(LogError::MissingSegment { name: file_name(expected) });
+/// Row 13, and row 14: takes out what is replaced. Above the journal numbers may be missing: the entries of spares are not
+/// synced in their order.
+fn take_replaced(segments: &mut Vec<Segment>) -> Result<Vec<Segment>, LogError> {
+    let missing = |number| Err(LogError::MissingSegment { name: file_name(number) });
+    let Some(active) = segments.last().map(|active| active.header) else { return Ok(Vec::new()) };
+    if active.kind != SegmentKind::Journal {
+        // Only sealed segments are compacted, so there was a later one.
+        return missing(active.number + 1);
+    }
+    // From the last one down: the highest number that nothing met so far stands for.
+    let mut open = active.number;
+    let (mut kept, mut replaced) = (Vec::new(), Vec::new());
+    for segment in std::mem::take(segments).into_iter().rev() {
+        match segment.header.number.cmp(&open) {
+            std::cmp::Ordering::Greater => replaced.push(segment),
+            std::cmp::Ordering::Equal => {
+                open = segment.header.first() - 1;
+                kept.push(segment);
+            }
+            std::cmp::Ordering::Less => return missing(open),
         }
     }
-    Ok(())
+    if open > 0 {
+        return missing(open);
+    }
+    kept.reverse();
+    replaced.reverse();
+    *segments = kept;
+    Ok(replaced)
 }
 
 /// What became of the end of one segment: rows 1 to 5.
@@ -145,6 +168,16 @@ pub enum Verdict {
     TornTail,
     /// Refuse.
     Damage(Fault),
+}
+
+/// Rows 15 and 16: a compacted segment is whole, to the byte, or damaged.
+pub fn judge_compacted(report: &SegmentReport, compacted: Compacted, file_len: u64) -> Verdict {
+    match report.fault {
+        Some(fault) => Verdict::Damage(fault),
+        None if file_len > compacted.length => Verdict::Damage(Fault::Trailing),
+        None if report.end < compacted.length => Verdict::Damage(Fault::TooShort { length: compacted.length }),
+        None => Verdict::Clean,
+    }
 }
 
 /// Rows 1 to 5 of the decision table. `successor` is what the header of the next segment carries on, `None` for the
@@ -170,6 +203,8 @@ pub struct Reading {
     pub segment: Segment,
     /// What it holds.
     pub report: SegmentReport,
+    /// Its records by what they are for.
+    pub tally: Tally,
     /// What that means.
     pub verdict: Verdict,
 }
@@ -220,16 +255,21 @@ fn read_one(
     apply: &(dyn Fn(u64, &Mutation<'_>) + Sync),
 ) -> Result<Reading, LogError> {
     let contents = fs.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
+    let mut tally = Tally::default();
     let report = scan(&segment.header, contents.bytes(), &mut |batch| {
         for record in batch.records() {
+            tally.add(&record.mutation, record.length);
             apply(record.version, &record.mutation);
         }
         progress.done.fetch_add(batch.byte_len(), Ordering::Relaxed);
     });
     // The header, and what was sized ahead.
     progress.done.fetch_add(contents.file_len().saturating_sub(report.end) + SEGMENT_HEADER as u64, Ordering::Relaxed);
-    let trailing = contents.file_len() != report.end;
-    Ok(Reading { segment: segment.clone(), report, verdict: judge(&report, successor, trailing) })
+    let verdict = match segment.header.kind {
+        SegmentKind::Journal => judge(&report, successor, contents.file_len() != report.end),
+        SegmentKind::Compacted(compacted) => judge_compacted(&report, compacted, contents.file_len()),
+    };
+    Ok(Reading { segment: segment.clone(), report, tally, verdict })
 }
 
 /// The first damage among readings, as the error that a start refuses with.
@@ -237,7 +277,7 @@ fn read_one(
 /// # Errors
 /// [`LogError::Damage`].
 pub fn refuse_damage(readings: &[Reading]) -> Result<(), LogError> {
-    for Reading { segment, report, verdict } in readings {
+    for Reading { segment, report, verdict, .. } in readings {
         if let Verdict::Damage(fault) = *verdict {
             return Err(LogError::Damage { name: segment.name.clone(), offset: report.end, fault });
         }

@@ -28,6 +28,11 @@ pub enum Fault {
     },
     /// Bytes after the end of a sealed segment.
     Trailing,
+    /// A compacted segment ends before the length that its header says.
+    TooShort {
+        /// That length.
+        length: u64,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -51,6 +56,7 @@ impl fmt::Display for Fault {
                 write!(f, "it ends before batch {next}, while the next segment begins with batch {successor}")
             }
             Fault::Trailing => write!(f, "bytes after the end of a sealed segment"),
+            Fault::TooShort { length } => write!(f, "it ends before its length of {length} bytes"),
         }
     }
 }
@@ -88,7 +94,7 @@ pub fn scan(header: &SegmentHeader, bytes: &[u8], visit: &mut dyn FnMut(&Verifie
     let seed = header.seed();
     let mut report = SegmentReport {
         end: SEGMENT_HEADER as u64,
-        link: header.link,
+        link: header.first_batch(),
         batches: 0,
         records: 0,
         next_version: header.next_version,

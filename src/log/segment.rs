@@ -6,6 +6,7 @@
 use super::batch::{Durable, Link};
 use super::bytes::{all_zero, array, put, u16_at, u32_at, u64_at};
 use super::checksum::Seed;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes of a segment's header.
 pub const SEGMENT_HEADER: usize = 4096;
@@ -15,6 +16,7 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"\x89kvdlog\n";
 pub const FORMAT_VERSION: u16 = 1;
 
 const KIND_JOURNAL: u16 = 1;
+const KIND_COMPACTED: u16 = 2;
 const CHECKSUM_AT: usize = 4092;
 const PREFIX: &str = "segment-";
 const SUFFIX: &str = ".log";
@@ -60,20 +62,48 @@ impl FileRole {
     }
 }
 
-/// A journal segment's header.
+/// The name under which the segment that will have this number is made, until it is whole.
+pub fn temporary_name(number: u64) -> String {
+    format!("{}{TEMPORARY}", file_name(number))
+}
+
+/// How a segment came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentKind {
+    /// Commits were appended to it.
+    Journal,
+    /// Compaction wrote what was left of one or more segments.
+    Compacted(Compacted),
+}
+
+/// What a compacted segment's header says of its making.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// It stands for the segments from this number up to its own.
+    pub first: u64,
+    /// One more than that of any segment that it was made of; a journal segment's is 0.
+    pub generation: u32,
+    /// Bytes of the whole file.
+    pub length: u64,
+}
+
+/// A segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
+    /// How it came to be.
+    pub kind: SegmentKind,
     /// The store that it belongs to.
     pub identity: u128,
     /// Its number.
     pub number: u64,
     /// Kept for replication; 0.
     pub epoch: u64,
-    /// The next version to hand out.
+    /// The next version to hand out when it was begun: none of its records has one below. In a compacted segment that of
+    /// the first one it stands for.
     pub next_version: u64,
     /// Highest version known durable.
     pub watermark: u64,
-    /// Its first batch, and the chain that it carries on.
+    /// What the segment before it has to end with: the number of the batch after that, and the chain.
     pub link: Link,
     /// Unix milliseconds at which it was made.
     pub created: u64,
@@ -100,7 +130,36 @@ pub enum HeaderState {
 impl SegmentHeader {
     /// What the checksums of this segment begin from.
     pub fn seed(&self) -> Seed {
-        Seed::new(self.identity, self.number, self.epoch)
+        match self.kind {
+            SegmentKind::Journal => Seed::new(self.identity, self.number, self.epoch),
+            SegmentKind::Compacted(Compacted { generation, .. }) => {
+                Seed::compacted(self.identity, self.number, self.epoch, generation)
+            }
+        }
+    }
+
+    /// What its first batch has to carry on. The batches of a compacted segment are a chain of their own.
+    pub fn first_batch(&self) -> Link {
+        match self.kind {
+            SegmentKind::Journal => self.link,
+            SegmentKind::Compacted(_) => Link { number: 1, chain: 0 },
+        }
+    }
+
+    /// The lowest number of the segments that it stands for, its own at most.
+    pub fn first(&self) -> u64 {
+        match self.kind {
+            SegmentKind::Journal => self.number,
+            SegmentKind::Compacted(Compacted { first, .. }) => first,
+        }
+    }
+
+    /// How often what is in it was compacted.
+    pub fn generation(&self) -> u32 {
+        match self.kind {
+            SegmentKind::Journal => 0,
+            SegmentKind::Compacted(Compacted { generation, .. }) => generation,
+        }
     }
 
     /// What was durable when this segment was begun: all of the segments before it.
@@ -114,7 +173,6 @@ impl SegmentHeader {
         let header = &mut bytes;
         put(header, 0, SEGMENT_MAGIC);
         put(header, 8, FORMAT_VERSION.to_le_bytes());
-        put(header, 10, KIND_JOURNAL.to_le_bytes());
         put(header, 16, self.identity.to_le_bytes());
         put(header, 32, self.number.to_le_bytes());
         put(header, 40, self.epoch.to_le_bytes());
@@ -123,6 +181,19 @@ impl SegmentHeader {
         put(header, 64, self.link.number.to_le_bytes());
         put(header, 72, self.link.chain.to_le_bytes());
         put(header, 88, self.created.to_le_bytes());
+        match self.kind {
+            SegmentKind::Journal => put(header, 10, KIND_JOURNAL.to_le_bytes()),
+            SegmentKind::Compacted(Compacted { first, generation, length }) => {
+                put(header, 10, KIND_COMPACTED.to_le_bytes());
+                put(header, 12, generation.to_le_bytes());
+                put(header, 80, length.to_le_bytes());
+                if first < self.number {
+                    put(header, 76, 1_u32.to_le_bytes());
+                    put(header, 96, first.to_le_bytes());
+                    put(header, 104, (self.number - 1).to_le_bytes());
+                }
+            }
+        }
         let checksum = crc32fast::hash(header.get(..CHECKSUM_AT).unwrap_or_default());
         put(header, CHECKSUM_AT, checksum.to_le_bytes());
         bytes
@@ -147,12 +218,17 @@ impl SegmentHeader {
 
     fn parse(head: &[u8]) -> Option<HeaderState> {
         let (version, kind) = (u16_at(head, 8)?, u16_at(head, 10)?);
-        if version > FORMAT_VERSION || kind != KIND_JOURNAL {
-            return Some(HeaderState::Newer { version });
-        }
+        let number = u64_at(head, 32)?;
+        let kind = match kind {
+            _ if version > FORMAT_VERSION => return Some(HeaderState::Newer { version }),
+            KIND_JOURNAL => SegmentKind::Journal,
+            KIND_COMPACTED => SegmentKind::Compacted(Self::parse_compacted(head, number)?),
+            _ => return Some(HeaderState::Newer { version }),
+        };
         Some(HeaderState::Valid(SegmentHeader {
+            kind,
             identity: u128::from_le_bytes(array(head, 16)?),
-            number: u64_at(head, 32)?,
+            number,
             epoch: u64_at(head, 40)?,
             next_version: u64_at(head, 48)?,
             watermark: u64_at(head, 56)?,
@@ -160,6 +236,22 @@ impl SegmentHeader {
             created: u64_at(head, 88)?,
         }))
     }
+
+    fn parse_compacted(head: &[u8], number: u64) -> Option<Compacted> {
+        let (generation, length) = (u32_at(head, 12)?, u64_at(head, 80)?);
+        let first = match u32_at(head, 76)? {
+            0 => number,
+            1 => u64_at(head, 96).filter(|first| (1..number).contains(first))?,
+            _ => return None,
+        };
+        let right = generation > 0 && (first == number || u64_at(head, 104)? == number - 1);
+        right.then_some(Compacted { first, generation, length })
+    }
+}
+
+/// Now, for the header only, where it tells a person when the segment was made.
+pub fn unix_milliseconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]
@@ -168,6 +260,7 @@ mod tests {
 
     fn header() -> SegmentHeader {
         SegmentHeader {
+            kind: SegmentKind::Journal,
             identity: 0x0123_4567_89ab_cdef,
             number: 3,
             epoch: 0,
@@ -181,6 +274,30 @@ mod tests {
     #[test]
     fn a_header_comes_back() {
         assert_eq!(SegmentHeader::decode(&header().encode()), HeaderState::Valid(header()));
+    }
+
+    #[test]
+    fn a_compacted_segment_says_what_it_stands_for() {
+        for first in [1, 3] {
+            let kind = SegmentKind::Compacted(Compacted { first, generation: 2, length: 70_000 });
+            let compacted = SegmentHeader { kind, ..header() };
+            assert_eq!(SegmentHeader::decode(&compacted.encode()), HeaderState::Valid(compacted));
+            assert_eq!((compacted.first(), compacted.first_batch()), (first, Link { number: 1, chain: 0 }));
+            assert_ne!(compacted.seed(), header().seed());
+        }
+    }
+
+    #[test]
+    fn a_compacted_segment_that_contradicts_itself_is_damage() {
+        let kind = SegmentKind::Compacted(Compacted { first: 1, generation: 1, length: 70_000 });
+        for (at, wrong) in [(12, 0_u64), (76, 2), (96, 3), (96, 0), (104, 1)] {
+            let mut bytes = SegmentHeader { kind, ..header() }.encode();
+            let width = if at < 80 { 4 } else { 8 };
+            bytes[at..at + width].copy_from_slice(&wrong.to_le_bytes()[..width]);
+            let checksum = crc32fast::hash(&bytes[..CHECKSUM_AT]);
+            put(&mut bytes, CHECKSUM_AT, checksum.to_le_bytes());
+            assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Broken, "{wrong} at {at}");
+        }
     }
 
     #[test]

@@ -16,10 +16,9 @@
 use super::batch::{Batch, Durable, Link};
 use super::error::LogError;
 use super::fs::{File, Fs, is_no_space};
-use super::segment::{SEGMENT_HEADER, SegmentHeader, file_name};
+use super::segment::{SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, unix_milliseconds};
 use std::io;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Why a batch was not appended.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +90,7 @@ impl Writer {
         let file = fs.create(&name).map_err(LogError::io("create", &name))?;
         file.allocate(segment_size).map_err(LogError::io("size", &name))?;
         let header = SegmentHeader {
+            kind: SegmentKind::Journal,
             identity,
             number: 1,
             epoch: 0,
@@ -358,9 +358,4 @@ fn install_header(fs: &dyn Fs, file: &dyn File, header: &SegmentHeader) -> Resul
 
 fn no_space_or_fatal(error: io::Error, action: &'static str, name: &str) -> AppendError {
     if is_no_space(&error) { AppendError::NoSpace } else { LogError::io(action, name)(error).into() }
-}
-
-/// For the header only, where it tells a person when the segment was made.
-fn unix_milliseconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

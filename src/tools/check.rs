@@ -59,7 +59,7 @@ fn report(readings: &[Reading], out: &mut impl Write) -> io::Result<Finding> {
         "{:<32} {:>10} {:>12} {:>14} {:>20}  state",
         "segment", "batches", "records", "bytes", "next version"
     )?;
-    for Reading { segment, report, verdict } in readings {
+    for Reading { segment, report, verdict, .. } in readings {
         let (finding, state) = match verdict {
             Verdict::Clean if report.clean_stop => (Finding::Clean, "clean, stopped in order".to_owned()),
             Verdict::Clean => (Finding::Clean, "clean".to_owned()),

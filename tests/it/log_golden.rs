@@ -3,7 +3,7 @@
 
 use kvd::log::batch::{Batch, Durable, Link};
 use kvd::log::scan::scan;
-use kvd::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader};
+use kvd::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind};
 use kvd::mutation::{Key, Mutation, Space, Value};
 
 const GOLDEN: &[u8] = include_bytes!("../fixtures/v1/segment-00000000000000000001.log");
@@ -25,6 +25,7 @@ fn mutations() -> Vec<(u64, Mutation<'static>)> {
 
 fn header() -> SegmentHeader {
     SegmentHeader {
+        kind: SegmentKind::Journal,
         identity: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
         number: 1,
         epoch: 0,

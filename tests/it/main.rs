@@ -12,6 +12,8 @@ mod engine_model;
 mod engine_scan;
 /// The frames dialect: what it accepts, what it refuses and how it says so.
 mod frames;
+/// Compaction on a fake disk, against a model of the table, with crashes in between.
+mod log_compaction;
 /// The log on a fake disk that crashes after every operation.
 mod log_crash;
 /// The log under damage: each row of the decision table, every cut, every flipped bit.

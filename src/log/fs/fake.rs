@@ -32,6 +32,8 @@ pub struct FaultPlan {
     pub fail: Option<(u64, io::ErrorKind)>,
     /// Bytes that all files together may hold.
     pub capacity: Option<u64>,
+    /// Reading from the file of this name fails.
+    pub unreadable: Option<String>,
 }
 
 /// The disk. Clones share it.
@@ -67,6 +69,7 @@ enum Change {
 enum NameChange {
     Add(String, usize),
     Remove(String),
+    Rename { from: String, to: String, inode: usize },
 }
 
 impl FakeDisk {
@@ -194,6 +197,11 @@ fn apply_name(names: &mut BTreeMap<String, usize>, change: &NameChange) {
     match change {
         NameChange::Add(name, inode) => names.insert(name.clone(), *inode),
         NameChange::Remove(name) => names.remove(name),
+        NameChange::Rename { from, to, inode } => {
+            // The old name may not have been durable either.
+            names.remove(from);
+            names.insert(to.clone(), *inode)
+        }
     };
 }
 
@@ -252,6 +260,14 @@ impl Fs for FakeDisk {
         Ok(())
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.operation()?;
+        let inode = *state.live.get(from).ok_or(io::ErrorKind::NotFound)?;
+        state.change_name(NameChange::Rename { from: from.to_owned(), to: to.to_owned(), inode });
+        Ok(())
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
         let done = state.operation();
@@ -282,6 +298,17 @@ struct FakeFile {
 impl File for FakeFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.disk.state().inodes[self.inode].live.len() as u64)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.disk.state();
+        if state.plan.unreadable.as_ref().and_then(|name| state.live.get(name)) == Some(&self.inode) {
+            return Err(io::Error::other("the medium can't be read"));
+        }
+        let held = state.inodes[self.inode].live.get(offset as usize..).unwrap_or_default();
+        let count = held.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&held[..count]);
+        Ok(count)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {

@@ -29,6 +29,9 @@ pub trait Fs: Debug + Send + Sync {
     /// Removes a file.
     #[allow(clippy::missing_errors_doc)]
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Gives a file another name, in place of the file that had it, if there was one.
+    #[allow(clippy::missing_errors_doc)]
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Makes the directory's entries durable.
     #[allow(clippy::missing_errors_doc)]
     fn sync_dir(&self) -> io::Result<()>;
@@ -48,6 +51,9 @@ pub trait File: Debug + Send {
     /// # Errors
     /// Those of the operating system, here and below.
     fn len(&self) -> io::Result<u64>;
+    /// Reads at this offset into `bytes` until it is full or the file ends, and returns how much was read.
+    #[allow(clippy::missing_errors_doc)]
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes at this offset and returns how much was written, which may be less than was given.
     #[allow(clippy::missing_errors_doc)]
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;

@@ -1,0 +1,218 @@
+//! Which segments to compact next.
+//!
+//! Pure: the accounts in, a choice out. Does not know files, rates or threads.
+//!
+//! A segment is judged by benefit over cost, as in the log-structured file system (Rosenblum and Ousterhout, "The Design
+//! and Implementation of a Log-Structured File System", ACM TOCS 1992, section 3.6): what compacting it gives back, the
+//! share 1 - u of it that is garbage, times how long that will last, which its age foretells, over the cost of reading
+//! all of it and writing the share u that is kept.
+//!
+//! Only neighbours are compacted together, so that the segments go on parting the versions among themselves (see
+//! [`super::ledger`]).
+
+use super::ledger::Usage;
+use std::ops::Range;
+
+/// Bytes of garbage below which a segment is never worth it.
+const LEAST_GARBAGE: u64 = 512;
+
+/// How much garbage makes a compaction worth while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appetite {
+    /// Only segments that count for nothing any more.
+    Free,
+    /// Segments of which a quarter or more is garbage.
+    Quarter,
+    /// Any segment with garbage to speak of.
+    Any,
+}
+
+impl Appetite {
+    /// Bytes of garbage that a segment of this size must have.
+    fn least(self, bytes: u64) -> u64 {
+        match self {
+            Appetite::Free | Appetite::Quarter => bytes / 4,
+            Appetite::Any => bytes / 32,
+        }
+        .max(LEAST_GARBAGE)
+    }
+}
+
+/// Segments to be compacted into one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Number of the first one.
+    pub first: u64,
+    /// Number of the last one, which the new segment takes over.
+    pub last: u64,
+    /// Whether removals must be kept, since an older segment may hold what they hide.
+    pub keep_removals: bool,
+    /// Whether nothing in them has to be kept, so that they need not even be read.
+    pub is_empty: bool,
+}
+
+/// Chooses among sealed segments, oldest first. `None` if nothing is worth it.
+pub fn choose(sealed: &[Usage], segment_size: u64, appetite: Appetite) -> Option<Run> {
+    let clean_up_to = sealed.iter().position(|usage| !usage.is_clean()).unwrap_or(sealed.len());
+    let newest = sealed.last()?.number;
+    // Removals that can't go before the oldest unclean segment is compacted are garbage in waiting, and are its benefit.
+    let blocked: u64 = sealed.iter().skip(clean_up_to + 1).map(|usage| usage.tally.removal_bytes).sum();
+    let held_up = blocked > sealed.iter().map(|usage| usage.bytes).sum::<u64>() / 4;
+    let worth = |index: usize, usage: &Usage| {
+        let keep_removals = index > clean_up_to;
+        let garbage = usage.garbage(keep_removals);
+        let is_unblocking = held_up && index == clean_up_to && appetite != Appetite::Free;
+        let is_free = usage.live == 0 && !keep_removals;
+        let wanted = match appetite {
+            Appetite::Free => is_free,
+            Appetite::Quarter | Appetite::Any => garbage >= appetite.least(usage.bytes),
+        };
+        if usage.spoiled || usage.bytes == 0 || !(wanted && garbage > 0 || is_unblocking) {
+            return None;
+        }
+        let kept = 1.0 - garbage as f64 / usage.bytes as f64;
+        let age = (newest - usage.number + 1) as f64;
+        let blocked = if is_unblocking { blocked as f64 / usage.bytes as f64 } else { 0.0 };
+        Some((1.0 - kept + blocked) * age / (1.0 + kept))
+    };
+    let best = sealed
+        .iter()
+        .enumerate()
+        .filter_map(|(index, usage)| Some((index, worth(index, usage)?)))
+        .max_by(|(_, one), (_, other)| one.total_cmp(other))?
+        .0;
+    let run = widen(sealed, best, segment_size, clean_up_to);
+    let keep_removals = run.start > clean_up_to;
+    let victims = sealed.get(run)?;
+    Some(Run {
+        first: victims.first()?.number,
+        last: victims.last()?.number,
+        keep_removals,
+        is_empty: !keep_removals && victims.iter().all(|usage| usage.live == 0),
+    })
+}
+
+/// Takes in the neighbours of which little would be left, so that what remains of segments does not become a crowd of
+/// small files.
+fn widen(sealed: &[Usage], best: usize, segment_size: u64, clean_up_to: usize) -> Range<usize> {
+    let small = segment_size / 8;
+    let kept = |index: usize| {
+        let usage = sealed.get(index).filter(|usage| !usage.spoiled && usage.bytes <= small)?;
+        Some(usage.bytes - usage.garbage(index > clean_up_to))
+    };
+    let mut total = sealed.get(best).map_or(0, |usage| usage.bytes - usage.garbage(best > clean_up_to));
+    let (mut start, mut end) = (best, best + 1);
+    while let Some(more) = start.checked_sub(1).and_then(kept).filter(|more| total + more <= segment_size) {
+        total += more;
+        start -= 1;
+    }
+    while let Some(more) = kept(end).filter(|more| total + more <= segment_size) {
+        total += more;
+        end += 1;
+    }
+    start..end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::batch::Tally;
+
+    const SIZE: u64 = 1 << 20;
+
+    /// A full segment of this number, of whose 100 values so many count.
+    fn usage(number: u64, live: u64) -> Usage {
+        let tally = Tally { puts: 100, put_bytes: SIZE - 4096, ..Tally::default() };
+        let live_bytes = live * (SIZE - 4096) / 100;
+        Usage {
+            first: number,
+            number,
+            versions_from: number * 1000,
+            bytes: SIZE,
+            tally,
+            live,
+            live_bytes,
+            spoiled: false,
+        }
+    }
+
+    fn chosen(sealed: &[Usage], appetite: Appetite) -> Option<(u64, u64)> {
+        choose(sealed, SIZE, appetite).map(|run| (run.first, run.last))
+    }
+
+    #[test]
+    fn nothing_where_there_is_no_garbage() {
+        assert_eq!(chosen(&[], Appetite::Any), None);
+        assert_eq!(chosen(&[usage(1, 100), usage(2, 100)], Appetite::Any), None);
+        assert_eq!(chosen(&[usage(1, 90), usage(2, 80)], Appetite::Quarter), None);
+        assert_eq!(chosen(&[usage(1, 90), usage(2, 80)], Appetite::Free), None);
+    }
+
+    #[test]
+    fn the_emptiest_of_one_age() {
+        assert_eq!(chosen(&[usage(1, 60), usage(2, 10), usage(3, 50)], Appetite::Quarter), Some((2, 2)));
+    }
+
+    #[test]
+    fn the_older_of_two_that_are_alike() {
+        assert_eq!(chosen(&[usage(1, 50), usage(2, 50), usage(3, 50)], Appetite::Quarter), Some((1, 1)));
+        // What is left of an old segment will stay; in a young one waiting gives more.
+        assert_eq!(chosen(&[usage(1, 60), usage(2, 100), usage(3, 55)], Appetite::Quarter), Some((1, 1)));
+    }
+
+    #[test]
+    fn what_counts_for_nothing_is_not_even_read() {
+        let sealed = [usage(1, 100), usage(2, 0), usage(3, 70)];
+        let run = choose(&sealed, SIZE, Appetite::Free).expect("one that is free");
+        assert_eq!((run.first, run.last, run.is_empty, run.keep_removals), (2, 2, true, false));
+    }
+
+    #[test]
+    fn removals_are_kept_behind_a_segment_that_may_hold_what_they_hide() {
+        let mut removals = usage(3, 0);
+        removals.tally = Tally { puts: 50, put_bytes: SIZE / 4, removals: 1000, removal_bytes: SIZE / 2 };
+        let run = choose(&[usage(1, 100), usage(2, 99), removals], SIZE, Appetite::Quarter).expect("one worth it");
+        assert_eq!((run.first, run.keep_removals, run.is_empty), (3, true, false));
+        assert_eq!(chosen(&[usage(1, 100), usage(2, 99), removals], Appetite::Free), None);
+        let run = choose(&[usage(1, 100), usage(2, 100), removals], SIZE, Appetite::Free).expect("now it is free");
+        assert_eq!((run.first, run.keep_removals, run.is_empty), (3, false, true));
+    }
+
+    #[test]
+    fn many_removals_make_the_segment_that_blocks_them_worth_it() {
+        let removals = |number| Usage {
+            tally: Tally { removals: 10_000, removal_bytes: SIZE - 8192, ..Tally::default() },
+            live_bytes: 0,
+            live: 0,
+            ..usage(number, 0)
+        };
+        let sealed = [usage(1, 100), usage(2, 99), removals(3), removals(4)];
+        assert_eq!(chosen(&sealed, Appetite::Quarter), Some((2, 2)));
+        let sealed = [usage(1, 100), usage(2, 100), removals(3), removals(4)];
+        assert!(choose(&sealed, SIZE, Appetite::Free).is_some_and(|run| run.is_empty));
+    }
+
+    #[test]
+    fn small_neighbours_come_along() {
+        let small = |number| {
+            let tally = Tally { puts: 10, put_bytes: 60_000, ..Tally::default() };
+            Usage { bytes: 64_096, live: 10, live_bytes: 60_000, tally, ..usage(number, 0) }
+        };
+        assert_eq!(
+            chosen(&[small(1), small(2), usage(3, 20), small(4), usage(5, 100)], Appetite::Quarter),
+            Some((1, 4))
+        );
+        assert_eq!(chosen(&[small(1), usage(2, 70), usage(3, 100)], Appetite::Quarter), Some((1, 2)));
+        // Not beyond what one segment can hold.
+        let full = Usage { live_bytes: SIZE - 5000 - SIZE / 4, ..usage(2, 70) };
+        let run = choose(&[small(1), small(2), small(3), small(4), small(5), full], SIZE, Appetite::Quarter);
+        assert!(run.is_some_and(|run| run.first > 1 && run.last == 2), "{run:?}");
+    }
+
+    #[test]
+    fn a_spoiled_segment_is_left_alone() {
+        let spoiled = Usage { spoiled: true, ..usage(1, 0) };
+        assert_eq!(chosen(&[spoiled, usage(2, 40)], Appetite::Any), Some((2, 2)));
+        assert!(choose(&[spoiled, usage(2, 40)], SIZE, Appetite::Any).is_some_and(|run| run.keep_removals));
+    }
+}
