@@ -19,6 +19,10 @@ pub const DEFAULT_BIND: &str = "tcp://127.0.0.1:43000";
 pub const SMALLEST_SEGMENT: u64 = 64 << 10;
 /// Largest `--segment-size`, in bytes.
 pub const LARGEST_SEGMENT: u64 = 16 << 30;
+/// Smallest `--compaction-rate`, in bytes a second.
+pub const SLOWEST_COMPACTION: u64 = 64 << 10;
+/// Smallest `--max-log-size`, in segments: two that are sized ahead, one for compaction, and two for data.
+pub const FEWEST_SEGMENTS: u64 = 5;
 /// Smallest `--max-backlog`, in bytes.
 pub const SMALLEST_BACKLOG: u64 = 1 << 20;
 
@@ -76,6 +80,18 @@ pub struct Flags {
     #[arg(long, env = "KVD_SEGMENT_SIZE", value_name = "SIZE", default_value = "128MiB")]
     pub segment_size: ByteSize,
 
+    /// How fast the log is compacted in the background, bytes read and written a second, at least 64KiB
+    ///
+    /// Where garbage piles up faster than that, or COMPACT asks for it, there is no limit.
+    #[arg(long, env = "KVD_COMPACTION_RATE", value_name = "SIZE", default_value = "32MiB")]
+    pub compaction_rate: ByteSize,
+
+    /// Most that the log may take on disk, at least five segments [default: what the disk has]
+    ///
+    /// Past it, and if compaction can't make room, writes are refused; reads and removals go on.
+    #[arg(long, env = "KVD_MAX_LOG_SIZE", value_name = "SIZE")]
+    pub max_log_size: Option<ByteSize>,
+
     /// Longest value, up to 1GiB
     #[arg(long, env = "KVD_MAX_VALUE", value_name = "SIZE", default_value = "64MiB")]
     pub max_value: ByteSize,
@@ -122,6 +138,10 @@ pub struct Config {
     pub fsync: SyncPolicy,
     /// Bytes of one log file.
     pub segment_size: u64,
+    /// Bytes a second that compaction may read and write where it is not urgent.
+    pub compaction_rate: u64,
+    /// Bytes that the log may take on disk.
+    pub max_log_size: u64,
     /// The limits of what peers may send.
     pub limits: Limits,
     /// Bytes of replies that may wait for one peer.
@@ -180,11 +200,18 @@ impl Flags {
             Some(threads) => threads,
             None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         };
+        let segment_size = within("--segment-size", self.segment_size, SMALLEST_SEGMENT, LARGEST_SEGMENT)?;
+        let max_log_size = match self.max_log_size {
+            Some(given) => within("--max-log-size", given, FEWEST_SEGMENTS * segment_size, u64::MAX >> 1)?,
+            None => u64::MAX,
+        };
         Ok(Config {
             data_dir: self.data_dir,
             bind: self.bind,
             fsync: self.fsync,
-            segment_size: within("--segment-size", self.segment_size, SMALLEST_SEGMENT, LARGEST_SEGMENT)?,
+            segment_size,
+            compaction_rate: within("--compaction-rate", self.compaction_rate, SLOWEST_COMPACTION, u64::MAX >> 1)?,
+            max_log_size,
             limits: Limits { max_value: max_value as usize },
             max_backlog: within("--max-backlog", self.max_backlog, SMALLEST_BACKLOG, u64::MAX >> 1)? as usize,
             replay_threads,

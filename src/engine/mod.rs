@@ -63,7 +63,7 @@ pub struct Evaluation<'e> {
 /// let get = Command::Get { key: Key::bytes(b"k") };
 /// assert_eq!(engine.evaluate(&get, 0, View::Durable, &mut |_, _| ()).reply, Reply::Miss);
 /// let batch = engine.close_batch();
-/// engine.commit(batch);
+/// engine.commit(batch, &mut |_departed| { /* the log's accounts */ });
 /// let found = Reply::Value { bytes: b"v", version: 1, flags: 0 };
 /// assert_eq!(engine.evaluate(&get, 0, View::Durable, &mut |_, _| ()).reply, found);
 /// ```
@@ -159,8 +159,10 @@ impl Engine {
     }
 
     /// The batch is durable: folds it, and every one before it, into the table.
-    pub fn commit(&mut self, batch: BatchId) {
-        self.overlay.commit(batch, &mut self.table);
+    ///
+    /// Tells of every entry that leaves the table on the way.
+    pub fn commit(&mut self, batch: BatchId, departed: &mut dyn FnMut(&Entry)) {
+        self.overlay.commit(batch, &mut self.table, departed);
     }
 
     /// The oldest batch that is not yet durable was refused: forgets every pending mutation, those of the forming

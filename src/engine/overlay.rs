@@ -117,7 +117,7 @@ impl Overlay {
     }
 
     /// Moves the changes of a batch, and of those before it, into the table.
-    pub fn commit(&mut self, batch: BatchId, table: &mut Table) {
+    pub fn commit(&mut self, batch: BatchId, table: &mut Table, departed: &mut dyn FnMut(&Entry)) {
         let mut flushed = false;
         while self.changes.front().is_some_and(|pending| pending.batch <= batch)
             && let Some(Pending { change, .. }) = self.changes.pop_front()
@@ -129,14 +129,17 @@ impl Overlay {
                     if let Ok(newest) = self.newest.find_entry(hash, |newest| newest.position == position) {
                         newest.remove();
                     }
-                    if entry.is_removal() {
-                        table.remove(Probe { hash, key: entry.key() });
+                    let old = if entry.is_removal() {
+                        table.remove(Probe { hash, key: entry.key() })
                     } else {
-                        table.put(hash, entry);
+                        table.put(hash, entry)
+                    };
+                    if let Some(old) = old {
+                        departed(&old);
                     }
                 }
                 Change::Flush { version, prefix } => {
-                    table.flush(prefix.as_deref(), version);
+                    table.flush(prefix.as_deref(), version, departed);
                     flushed = true;
                 }
             }
@@ -237,14 +240,14 @@ mod tests {
         put(&mut overlay, &table, 2, 11, b"b");
         overlay.push_flush(2, 12, None);
         put(&mut overlay, &table, 3, 13, b"a");
-        overlay.commit(1, &mut table);
+        overlay.commit(1, &mut table, &mut |_| {});
         assert_eq!(table.get(table.probe(Key::bytes(b"a"))).map(Entry::version), Some(10));
         assert_eq!(look(&overlay, &table, b"a"), Some((3, Some(13))));
         assert_eq!(look(&overlay, &table, b"b"), Some((2, None)));
-        overlay.commit(2, &mut table);
+        overlay.commit(2, &mut table, &mut |_| {});
         assert!(table.is_empty());
         assert_eq!(look(&overlay, &table, b"b"), None);
-        overlay.commit(3, &mut table);
+        overlay.commit(3, &mut table, &mut |_| {});
         assert_eq!(table.len(), 1);
     }
 
@@ -259,7 +262,7 @@ mod tests {
             if turn == 1 {
                 overlay.clear();
             } else {
-                overlay.commit(101, &mut table);
+                overlay.commit(101, &mut table, &mut |_| {});
             }
             assert!(overlay.changes.is_empty() && overlay.newest.is_empty() && overlay.flushes.is_empty());
         }

@@ -22,8 +22,13 @@ const ROOM_INTERVAL: Duration = Duration::from_millis(100);
 /// What the log thread reports.
 #[derive(Debug)]
 pub enum Event {
-    /// The submitted batch is committed as the policy wants it. It comes back empty, for reuse.
-    Committed(Batch),
+    /// The submitted batch is committed as the policy wants it.
+    Committed {
+        /// It comes back empty, for reuse.
+        batch: Batch,
+        /// Number of the segment that it is in.
+        segment: u64,
+    },
     /// There was no room for the submitted batch; nothing of it will ever be in the log. Until
     /// [`Event::RoomAgain`] only batches that remove find room.
     Refused(Batch),
@@ -209,7 +214,8 @@ impl<R: Fn(Event)> Committer<R> {
         };
         batch.clear();
         self.publish();
-        (self.report)(if committed { Event::Committed(batch) } else { Event::Refused(batch) });
+        let segment = self.writer.active_number();
+        (self.report)(if committed { Event::Committed { batch, segment } } else { Event::Refused(batch) });
         Ok(())
     }
 

@@ -36,7 +36,7 @@ const BATCH_BYTES: usize = 256 << 10;
 /// Bytes after which what was written is synced, so that no sync of it keeps a commit waiting for long.
 const SYNC_BYTES: u64 = 1 << 20;
 /// Keys that are asked about at a time.
-pub const QUESTIONS: usize = 512;
+pub const QUESTIONS: usize = 2048;
 
 /// What the table says of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

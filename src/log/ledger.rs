@@ -64,6 +64,9 @@ impl Usage {
 pub struct Ledger {
     /// Oldest first; the last one is the active one.
     segments: Vec<Usage>,
+    /// The sums over all of them, which are asked for all the time.
+    bytes: u64,
+    live_bytes: u64,
 }
 
 impl Ledger {
@@ -73,7 +76,9 @@ impl Ledger {
             segments.is_sorted_by_key(|usage| (usage.number, usage.versions_from)),
             "in the order of the log"
         );
-        Ledger { segments }
+        let sum = |of: fn(&Usage) -> u64| segments.iter().map(of).sum();
+        let (bytes, live_bytes) = (sum(|usage| usage.bytes), sum(|usage| usage.live_bytes));
+        Ledger { segments, bytes, live_bytes }
     }
 
     /// Every segment, oldest first. The last one is the active one.
@@ -86,6 +91,7 @@ impl Ledger {
         if let Some(usage) = self.of(version) {
             usage.live += 1;
             usage.live_bytes += length as u64;
+            self.live_bytes += length as u64;
         }
     }
 
@@ -95,6 +101,7 @@ impl Ledger {
             debug_assert!(usage.live > 0, "more entries left segment {} than were in it", usage.number);
             usage.live = usage.live.saturating_sub(1);
             usage.live_bytes = usage.live_bytes.saturating_sub(length as u64);
+            self.live_bytes = self.live_bytes.saturating_sub(length as u64);
         }
     }
 
@@ -102,6 +109,7 @@ impl Ledger {
     pub fn appended(&mut self, number: u64, first_version: u64, length: u64, tally: Tally) {
         if self.segments.last().is_none_or(|active| active.number < number) {
             let bytes = SEGMENT_HEADER as u64;
+            self.bytes += bytes;
             self.segments.push(Usage {
                 first: number,
                 number,
@@ -115,6 +123,8 @@ impl Ledger {
             active.tally += tally;
             active.live += tally.puts;
             active.live_bytes += tally.put_bytes;
+            self.bytes += length;
+            self.live_bytes += tally.put_bytes;
         }
     }
 
@@ -134,6 +144,7 @@ impl Ledger {
             live_bytes: victims.iter().map(|usage| usage.live_bytes).sum(),
             spoiled: false,
         };
+        self.bytes = self.bytes + bytes - victims.iter().map(|usage| usage.bytes).sum::<u64>();
         self.segments.splice(from..to, [whole]);
     }
 
@@ -146,12 +157,12 @@ impl Ledger {
 
     /// Bytes of all records that count.
     pub fn live_bytes(&self) -> u64 {
-        self.segments.iter().map(|usage| usage.live_bytes).sum()
+        self.live_bytes
     }
 
     /// Bytes of the sealed segments.
     pub fn sealed_bytes(&self) -> u64 {
-        self.segments.split_last().map_or(0, |(_, sealed)| sealed.iter().map(|usage| usage.bytes).sum())
+        self.bytes - self.segments.last().map_or(0, |active| active.bytes)
     }
 
     fn of(&mut self, version: u64) -> Option<&mut Usage> {

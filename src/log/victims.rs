@@ -81,9 +81,24 @@ pub fn choose(sealed: &[Usage], segment_size: u64, appetite: Appetite) -> Option
         .filter_map(|(index, usage)| Some((index, worth(index, usage)?)))
         .max_by(|(_, one), (_, other)| one.total_cmp(other))?
         .0;
-    let run = widen(sealed, best, segment_size, clean_up_to);
-    let keep_removals = run.start > clean_up_to;
-    let victims = sealed.get(run)?;
+    run_of(sealed, widen(sealed, best, segment_size, clean_up_to), clean_up_to)
+}
+
+/// The next run of a pass over all segments, oldest first, from number `from` up to number `up_to`: whatever has garbage to
+/// speak of. Oldest first makes segment after segment clean, so that in the end every removal that hides nothing has gone.
+pub fn next(sealed: &[Usage], segment_size: u64, from: u64, up_to: u64) -> Option<Run> {
+    let clean_up_to = sealed.iter().position(|usage| !usage.is_clean()).unwrap_or(sealed.len());
+    let worth = |(index, usage): (usize, &Usage)| {
+        let within = (from..=up_to).contains(&usage.number) && !usage.spoiled;
+        within && usage.garbage(index > clean_up_to) >= Appetite::Any.least(usage.bytes)
+    };
+    let first = sealed.iter().enumerate().position(worth)?;
+    run_of(sealed, widen(sealed, first, segment_size, clean_up_to), clean_up_to)
+}
+
+fn run_of(sealed: &[Usage], range: Range<usize>, clean_up_to: usize) -> Option<Run> {
+    let keep_removals = range.start > clean_up_to;
+    let victims = sealed.get(range)?;
     Some(Run {
         first: victims.first()?.number,
         last: victims.last()?.number,
@@ -207,6 +222,16 @@ mod tests {
         let full = Usage { live_bytes: SIZE - 5000 - SIZE / 4, ..usage(2, 70) };
         let run = choose(&[small(1), small(2), small(3), small(4), small(5), full], SIZE, Appetite::Quarter);
         assert!(run.is_some_and(|run| run.first > 1 && run.last == 2), "{run:?}");
+    }
+
+    #[test]
+    fn a_full_pass_goes_from_the_oldest_to_the_newest() {
+        let sealed = [usage(1, 100), usage(2, 90), usage(3, 0), usage(4, 50)];
+        let next = |from, up_to| next(&sealed, SIZE, from, up_to).map(|run| (run.first, run.last));
+        assert_eq!(next(1, 4), Some((2, 2)));
+        assert_eq!(next(3, 4), Some((3, 3)));
+        assert_eq!(next(4, 4), Some((4, 4)));
+        assert_eq!((next(5, 9), next(1, 1)), (None, None));
     }
 
     #[test]

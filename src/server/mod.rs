@@ -9,6 +9,7 @@
 //!   wait       for a request, an event of the log, the end of a connection, a signal, or the next retry
 //!   hear       what the log committed or refused: from here on it is durable, or void
 //!   receive    a bounded number of requests: each is evaluated, and answered at once if nothing holds it up
+//!   tend       compaction: its questions are answered, a bounded number; the next one is begun if it is time
 //!   submit     the forming batch, if none is in flight: now the disk works again, and only then
 //!   release    the replies that have become durable are handed over, while the disk works
 //! ```
@@ -17,6 +18,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod clock;
+mod compaction;
 mod loading;
 mod monitor;
 mod peer;
@@ -33,9 +35,11 @@ mod wake;
 
 use crate::cli::Config;
 use crate::engine::Engine;
+use crate::log::budget::Budget;
 use crate::log::{DataDir, LogError, LogOptions, Progress, Ready, Recovered, Unread};
 use crate::table::{Replay, Table};
 use clock::Clock;
+use compaction::Compaction;
 use loading::Loading;
 use reception::{Answers as _, Reception};
 use retry::Retry;
@@ -216,9 +220,17 @@ fn spawn_replay(unread: Unread, progress: Arc<Progress>, wake: Wake) -> io::Resu
 fn open_store((ready, recovered, table): Loaded, config: &Config, wake: &Wake) -> io::Result<Store> {
     tracing::info!(records = recovered.records, keys = table.len(), "read the log");
     let clock = Clock::start(recovered.last_now);
-    let wake = wake.clone();
-    let log = ready.start(move || wake.ring())?;
-    Ok(Store::new(Engine::new(table, recovered.next_version, config.limits), log, clock, config.fsync))
+    let ring = |wake: &Wake| {
+        let wake = wake.clone();
+        move || wake.ring()
+    };
+    let (ledger, compactor) = (ready.ledger(), ready.compactor(ring(wake))?);
+    let budget = Budget { segment_size: config.segment_size, max_log_size: config.max_log_size };
+    let mut compaction = Compaction::new(compactor, ledger, budget, config.compaction_rate, Instant::now());
+    compaction.found(&table);
+    let log = ready.start(ring(wake))?;
+    let engine = Engine::new(table, recovered.next_version, config.limits);
+    Ok(Store::new(engine, log, compaction, clock, config.fsync))
 }
 
 /// Tells whoever started the daemon, a person or a program, that it serves, and where.
@@ -235,7 +247,8 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
     let mut retry = Retry::new();
     loop {
         let tidying = reception.any_departed().then_some(WHILE_TIDYING);
-        let most = retry.wait(Instant::now()).into_iter().chain(tidying).min();
+        let now = Instant::now();
+        let most = retry.wait(now).into_iter().chain(tidying).chain(store.wait(now)).min();
         let rung = bell.wait(reception, !store.congested(), most)?;
         if rung.stop {
             return Ok(());
@@ -246,7 +259,8 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
         if !store.congested() && reception.receive(store, now)? {
             retry.begin(now);
         }
-        store.submit();
+        store.tend(now).map_err(ServeError::LogFailed)?;
+        store.submit(now);
         if heard || retry.due(now) {
             let released = reception.release(store.durable(), now)?;
             retry.tried(now, released.stuck, released.moved);
@@ -271,11 +285,11 @@ fn hear(reception: &mut Reception, store: &mut Store) -> Result<bool, ServeError
 fn stop(mut reception: Reception, mut store: Store, bell: &mut Bell) -> Result<(), ServeError> {
     tracing::info!("stopping: a second signal ends it at once");
     store.tick();
-    store.submit();
+    store.submit(Instant::now());
     while !store.settled() {
         bell.wait(&mut reception, false, Some(WHILE_LOADING))?;
         hear(&mut reception, &mut store)?;
-        store.submit();
+        store.submit(Instant::now());
     }
     let until = Instant::now() + LINGER;
     while reception.release(store.durable(), Instant::now())?.stuck && Instant::now() < until {

@@ -5,11 +5,13 @@
 //! a sync, they cost one more. Knows neither peers nor the wire.
 
 use super::clock::Clock;
+use super::compaction::Compaction;
 use super::progress::{Durable, Progress, Wait};
 use super::reception::Answers;
 use crate::command::{Command, Reply};
 use crate::engine::{Engine, Evaluation, View};
-use crate::log::{Batch, Event, Log, LogError, SyncPolicy};
+use crate::log::{Batch, Event, Log, LogError, SyncPolicy, Tally};
+use std::time::{Duration, Instant};
 
 /// While a batch is in flight and the forming one has grown to this many bytes, no more commands are read:
 /// peers then wait in their sockets, and not in our memory.
@@ -30,33 +32,52 @@ pub(super) struct Heard {
 pub(super) struct Store {
     engine: Engine,
     log: Log,
+    compaction: Compaction,
     clock: Clock,
     /// Unix milliseconds: one time for all commands of a pass.
     now: u64,
     progress: Progress,
     forming: Batch,
+    /// What the batch in flight adds to the log.
+    in_flight: Addition,
+    /// Until when the forming batch is held up, so that compaction keeps pace with writers.
+    held_until: Option<Instant>,
     /// The batch that came back from the log, empty, to be the next one that forms.
     spare: Batch,
     batches: u64,
     refusals: u64,
-    /// Whether writes are refused for want of room.
+    /// Whether the disk has no room for writes.
     full: bool,
+    /// Whether the log is as large as it may be.
+    at_limit: bool,
+}
+
+/// What a batch adds to the log.
+#[derive(Clone, Copy, Debug, Default)]
+struct Addition {
+    first_version: u64,
+    length: u64,
+    tally: Tally,
 }
 
 impl Store {
-    /// Joins an engine and a log whose thread was started.
-    pub fn new(engine: Engine, log: Log, clock: Clock, policy: SyncPolicy) -> Store {
+    /// Joins an engine, a log whose thread was started, and its compaction.
+    pub fn new(engine: Engine, log: Log, compaction: Compaction, clock: Clock, policy: SyncPolicy) -> Store {
         Store {
             engine,
             log,
+            compaction,
             now: clock.now(),
             clock,
             progress: Progress::new(policy == SyncPolicy::Always),
             forming: Batch::default(),
+            in_flight: Addition::default(),
+            held_until: None,
             spare: Batch::default(),
             batches: 0,
             refusals: 0,
             full: false,
+            at_limit: false,
         }
     }
 
@@ -67,7 +88,7 @@ impl Store {
 
     /// Whether no more commands should be read until the batch in flight is through.
     pub fn congested(&self) -> bool {
-        self.progress.in_flight() && self.forming.byte_len() >= MOST_FORMING
+        (self.progress.in_flight() || self.held_until.is_some()) && self.forming.byte_len() >= MOST_FORMING
     }
 
     /// Whether everything that was evaluated is decided, and every sync that was asked for is done.
@@ -83,10 +104,13 @@ impl Store {
         let mut heard = Heard::default();
         while let Some(event) = self.log.event() {
             match event {
-                Event::Committed(batch) => {
+                Event::Committed { batch, segment } => {
                     self.spare = batch;
+                    let Addition { first_version, length, tally } = self.in_flight;
+                    self.compaction.appended(segment, first_version, length, tally);
                     if let Some(number) = self.progress.committed() {
-                        self.engine.commit(number);
+                        let compaction = &mut self.compaction;
+                        self.engine.commit(number, &mut |gone| compaction.died(gone));
                     }
                     heard.advanced = true;
                 }
@@ -94,16 +118,12 @@ impl Store {
                     // What has formed meanwhile was evaluated on top of what was refused, and goes with it.
                     self.forming = Batch::default();
                     self.engine.refuse();
-                    self.engine.set_full(true);
                     self.progress.refused();
                     self.refusals += 1;
                     heard.newly_full |= !std::mem::replace(&mut self.full, true);
                     heard.refused = true;
                 }
-                Event::RoomAgain => {
-                    self.full = false;
-                    self.engine.set_full(false);
-                }
+                Event::RoomAgain => self.full = false,
                 Event::Synced => {
                     self.progress.synced();
                     heard.advanced = true;
@@ -111,12 +131,40 @@ impl Store {
                 Event::Failed(error) => return Err(error),
             }
         }
+        self.engine.set_full(self.full || self.at_limit);
         Ok(heard)
     }
 
+    /// Lets compaction have its turn: answers its questions, and begins the next one if it is time.
+    ///
+    /// # Errors
+    /// The log has failed, as in [`Store::hear`].
+    pub fn tend(&mut self, now: Instant) -> Result<(), LogError> {
+        self.compaction.hear(self.engine.table(), now)?;
+        self.compaction.tend(now, self.full);
+        let at_limit = self.compaction.is_at_limit(self.forming.byte_len() as u64);
+        if at_limit && !self.at_limit {
+            tracing::warn!(
+                "the log is as large as --max-log-size allows: writes are refused until there is room again"
+            );
+        }
+        self.at_limit = at_limit;
+        self.engine.set_full(self.full || self.at_limit);
+        Ok(())
+    }
+
+    /// How long it may be until there is something to do although nothing happens.
+    pub fn wait(&self, now: Instant) -> Option<Duration> {
+        let held = self.held_until.map(|until| until.saturating_duration_since(now));
+        held.into_iter().chain(self.compaction.wait(now)).min()
+    }
+
     /// Gives the log what it may begin now: the forming batch if none is in flight, a sync if one is wanted.
-    pub fn submit(&mut self) {
-        if !self.progress.in_flight() && !self.forming.is_empty() {
+    pub fn submit(&mut self, now: Instant) {
+        if !self.progress.in_flight() && !self.forming.is_empty() && !self.is_held_up(now) {
+            let batch = &self.forming;
+            let length = batch.byte_len() as u64;
+            self.in_flight = Addition { first_version: batch.first_version(), length, tally: batch.tally() };
             let mut batch = std::mem::replace(&mut self.forming, std::mem::take(&mut self.spare));
             self.progress.submitted(self.engine.close_batch());
             batch.stamp(self.now, self.engine.next_version());
@@ -126,6 +174,23 @@ impl Store {
         if self.progress.begin_sync() {
             self.log.sync();
         }
+    }
+
+    /// Whether the forming batch waits, so that the log does not outgrow its bound. Removals never wait.
+    fn is_held_up(&mut self, now: Instant) -> bool {
+        let delay =
+            if self.forming.frees_room() { None } else { self.compaction.delay(self.forming.byte_len() as u64) };
+        self.held_until = match (delay, self.held_until) {
+            (None, _) => None,
+            (Some(delay), None) => Some(now + delay),
+            (Some(_), Some(until)) if until > now => Some(until),
+            // It has waited long enough. The next one waits anew.
+            (Some(_), Some(_)) => {
+                self.held_until = None;
+                return false;
+            }
+        };
+        self.held_until.is_some()
     }
 
     /// Ends the log as a clean stop does. To be called when settled.
@@ -147,6 +212,7 @@ impl Answers for Store {
                 self.progress.want_sync(!self.forming.is_empty())
             }
             Command::Compact => {
+                self.compaction.begin_full_run(Instant::now());
                 encode(&Reply::Done);
                 Wait::NOTHING
             }
@@ -181,5 +247,6 @@ impl Answers for Store {
             ("forming_bytes", self.forming.byte_len().to_string()),
         ]);
         into.extend(self.log.stats());
+        self.compaction.figures(into);
     }
 }

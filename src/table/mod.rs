@@ -45,7 +45,7 @@ pub struct Probe<'a> {
 /// let probe = table.probe(Key::bytes(b"user:1"));
 /// table.put(probe.hash, Entry::new(1, probe.key, &Value { bytes: b"Ada", flags: 0, deadline: 0 }));
 /// assert_eq!(table.get(probe).map(Entry::value), Some(&b"Ada"[..]));
-/// assert_eq!(table.flush(Some(b"user:"), 2), 1);
+/// assert_eq!(table.flush(Some(b"user:"), 2, &mut |_| {}), 1);
 /// assert!(table.is_empty());
 /// ```
 pub struct Table {
@@ -87,9 +87,15 @@ impl Table {
     }
 
     /// Removes what a flush of version `below` covers, and returns how many entries went.
-    pub fn flush(&mut self, prefix: Option<&[u8]>, below: u64) -> usize {
-        let stays = |entry: &Entry| entry.version() >= below || !covers(prefix, entry.key());
-        let removed = self.shards.iter_mut().map(|shard| shard.retain(stays)).sum();
+    pub fn flush(&mut self, prefix: Option<&[u8]>, below: u64, departed: &mut dyn FnMut(&Entry)) -> usize {
+        let mut stays = |entry: &Entry| {
+            let stays = entry.version() >= below || !covers(prefix, entry.key());
+            if !stays {
+                departed(entry);
+            }
+            stays
+        };
+        let removed = self.shards.iter_mut().map(|shard| shard.retain(&mut stays)).sum();
         self.len -= removed;
         removed
     }
@@ -165,9 +171,9 @@ mod tests {
         put(&mut table, 1, Key::bytes(b"k"));
         put(&mut table, 2, python);
         assert_eq!(table.len(), 2);
-        assert_eq!(table.flush(Some(b""), 9), 1);
+        assert_eq!(table.flush(Some(b""), 9, &mut |_| {}), 1);
         assert_eq!(table.get(table.probe(python)).map(Entry::version), Some(2));
-        assert_eq!(table.flush(None, 9), 1);
+        assert_eq!(table.flush(None, 9, &mut |_| {}), 1);
     }
 
     #[test]
@@ -176,7 +182,7 @@ mod tests {
         for version in 1..=10_u64 {
             put(&mut table, version, Key::bytes(&[b'k', version as u8]));
         }
-        assert_eq!(table.flush(Some(b"k"), 6), 5);
+        assert_eq!(table.flush(Some(b"k"), 6, &mut |_| {}), 5);
         assert!(table.iter().all(|entry| entry.version() >= 6));
         assert_eq!(table.len(), 5);
     }
@@ -198,7 +204,7 @@ mod tests {
             put(&mut table, version, Key::bytes(&version.to_le_bytes()));
         }
         assert!(table.memory() > empty + 5_000 * 48);
-        table.flush(None, u64::MAX);
+        table.flush(None, u64::MAX, &mut |_| {});
         assert_eq!(table.memory(), empty);
     }
 }

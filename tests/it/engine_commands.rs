@@ -74,7 +74,7 @@ impl Store {
     /// Makes everything so far durable.
     fn commit(&mut self) {
         let batch = self.engine.close_batch();
-        self.engine.commit(batch);
+        self.engine.commit(batch, &mut |_| {});
     }
 }
 
@@ -300,12 +300,12 @@ fn a_durable_read_sees_only_what_was_committed() {
     assert_eq!(store.look(View::Durable, "DEL k"), ("OK 1".into(), Some(3)));
     assert_eq!(store.look(View::Durable, "GET k"), ("MISS".into(), None));
     assert_eq!(store.look(View::Pending, "GET k"), ("MISS".into(), Some(3)));
-    store.engine.commit(1);
+    store.engine.commit(1, &mut |_| {});
     assert_eq!(store.look(View::Durable, "GET k"), ("OK 1 1 0".into(), None));
-    store.engine.commit(2);
+    store.engine.commit(2, &mut |_| {});
     assert_eq!(store.look(View::Durable, "GET k"), ("OK 2 2 0".into(), None));
     assert_eq!(store.engine.close_batch(), 3);
-    store.engine.commit(3);
+    store.engine.commit(3, &mut |_| {});
     assert_eq!(store.look(View::Pending, "GET k"), ("MISS".into(), None));
 }
 

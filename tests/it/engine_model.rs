@@ -411,7 +411,7 @@ fn run(steps: &[Step], chance: u64) {
             Step::Commit(most) => {
                 let count = model.closed.len().min(*most);
                 let Some((batch, rows_then)) = model.closed.drain(..count).next_back() else { continue };
-                engine.commit(batch);
+                engine.commit(batch, &mut |_| {});
                 model.durable = rows_then;
                 model.touches.retain(|&(of, _)| of > batch);
                 let (done, rest) = pending.into_iter().partition::<Vec<_>, _>(|&(of, ..)| of <= batch);

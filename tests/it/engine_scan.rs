@@ -25,7 +25,7 @@ fn delete(engine: &mut Engine, key: &str) {
 
 fn commit(engine: &mut Engine) {
     let batch = engine.close_batch();
-    engine.commit(batch);
+    engine.commit(batch, &mut |_| {});
 }
 
 /// One page: where to go on, and its keys.

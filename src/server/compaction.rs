@@ -1,0 +1,244 @@
+//! Compaction as the server runs it: when to begin, how fast, and who answers its questions.
+//!
+//! Joins the accounts, the choice of victims and the compaction thread, which the log keeps apart, and asks the table for
+//! them. Knows neither peers nor commands, nor a byte of a segment.
+//!
+//! The engine's thread spends a bounded time on it: a chunk of questions is a few hundred look-ups, and few chunks are
+//! answered in one pass.
+
+use crate::log::budget::{Budget, Urgency};
+use crate::log::compaction::{Fate, Outcome, Questions};
+use crate::log::compactor::{Compactor, Report, UNPACED};
+use crate::log::victims::{self, Appetite, Run};
+use crate::log::{Ledger, LogError, Tally, record};
+use crate::table::{Entry, Table};
+use std::time::{Duration, Instant};
+
+/// How long compaction keeps quiet after a start, when caches are cold and clients come back, unless it is urgent.
+const QUIET: Duration = Duration::from_secs(10);
+/// How often the accounts are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Chunks of questions answered in one pass.
+const CHUNKS: usize = 2;
+/// How long a compaction that found no room is not tried again.
+const AFTER_NO_SPACE: Duration = Duration::from_secs(1);
+
+/// A pass over all segments that somebody asked for.
+#[derive(Clone, Copy, Debug)]
+struct FullRun {
+    /// The next number to look at.
+    from: u64,
+    /// The last one.
+    up_to: u64,
+}
+
+/// What compaction did since the start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Figures {
+    compactions: u64,
+    given_up: u64,
+    read: u64,
+    copied: u64,
+    reclaimed: u64,
+    longest_pause: Duration,
+}
+
+/// Compaction of a store that serves.
+pub(super) struct Compaction {
+    compactor: Compactor,
+    ledger: Ledger,
+    budget: Budget,
+    /// Bytes a second, where it is not urgent.
+    rate: u64,
+    running: Option<Run>,
+    full_run: Option<FullRun>,
+    quiet_until: Instant,
+    look_at: Instant,
+    figures: Figures,
+}
+
+impl Compaction {
+    /// Nothing to do yet. The accounts must say what the table holds: see [`Compaction::found`].
+    pub fn new(compactor: Compactor, ledger: Ledger, budget: Budget, rate: u64, now: Instant) -> Compaction {
+        Compaction {
+            compactor,
+            ledger,
+            budget,
+            rate,
+            running: None,
+            full_run: None,
+            quiet_until: now + QUIET,
+            look_at: now,
+            figures: Figures::default(),
+        }
+    }
+
+    /// Takes in what a table holds that was made of the log.
+    pub fn found(&mut self, table: &Table) {
+        for entry in table.iter() {
+            self.ledger.found(entry.version(), record::encoded_len(&entry.mutation()));
+        }
+    }
+
+    /// A batch was committed.
+    pub fn appended(&mut self, segment: u64, first_version: u64, length: u64, tally: Tally) {
+        self.ledger.appended(segment, first_version, length, tally);
+    }
+
+    /// An entry has left the table.
+    pub fn died(&mut self, entry: &Entry) {
+        self.ledger.died(entry.version(), record::encoded_len(&entry.mutation()));
+    }
+
+    /// Asks for a pass over everything, without a pace.
+    pub fn begin_full_run(&mut self, now: Instant) {
+        if let Some((_, sealed)) = self.ledger.segments().split_last()
+            && let Some(newest) = sealed.last()
+        {
+            self.full_run = Some(FullRun { from: 1, up_to: newest.number });
+            self.look_at = now;
+        }
+    }
+
+    /// Takes in what the thread reports, and answers what it asks.
+    ///
+    /// # Errors
+    /// The log can't be relied on any more.
+    pub fn hear(&mut self, table: &Table, now: Instant) -> Result<(), LogError> {
+        for _ in 0..CHUNKS {
+            match self.compactor.report() {
+                None => break,
+                Some(Report::Ask(questions)) => self.answer(questions, table),
+                Some(Report::Done(run, outcome)) => self.done(run, &outcome, now),
+                Some(Report::GaveUp(run, why)) => self.gave_up(run, &why, now),
+                Some(Report::Failed(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a compaction if it is time for one. `full` is whether the disk has no room.
+    pub fn tend(&mut self, now: Instant, full: bool) {
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now + LOOK_EVERY;
+        let urgency = if full { Urgency::Pressed } else { self.budget.urgency(&self.ledger) };
+        let unpaced = urgency == Urgency::Pressed || self.full_run.is_some();
+        self.compactor.set_rate(if unpaced { UNPACED } else { self.rate });
+        if self.running.is_none()
+            && let Some(run) = self.choose(urgency, now)
+        {
+            let within = (self.ledger.segments().iter().map(|usage| usage.number))
+                .filter(|number| (run.first..=run.last).contains(number));
+            self.compactor.begin(run, within.collect());
+            self.running = Some(run);
+        }
+    }
+
+    /// How long it may be until [`Compaction::tend`] has something to do although nothing happens.
+    pub fn wait(&self, now: Instant) -> Option<Duration> {
+        let idle = self.running.is_none() && self.full_run.is_none();
+        let next = match self.budget.urgency(&self.ledger) {
+            _ if !idle => self.look_at,
+            Urgency::None => return None,
+            Urgency::Paced => self.quiet_until.max(self.look_at),
+            Urgency::Pressed => self.look_at,
+        };
+        // Where nothing can be gained, now and then is enough.
+        let next = if idle && next < now { now + AFTER_NO_SPACE } else { next };
+        Some(next.saturating_duration_since(now))
+    }
+
+    /// How long a batch of this length should be held up.
+    pub fn delay(&self, length: u64) -> Option<Duration> {
+        self.running.and_then(|_| self.budget.delay(&self.ledger, length))
+    }
+
+    /// Whether the log is at its limit, and compaction can't make room: this many more bytes must be refused.
+    pub fn is_at_limit(&self, more: u64) -> bool {
+        self.budget.is_short(&self.ledger, more) && self.running.is_none() && self.pick(Appetite::Any).is_none()
+    }
+
+    /// Adds its part of STATS.
+    pub fn figures(&self, into: &mut Vec<(&'static str, String)>) {
+        let (live, sealed) = (self.ledger.live_bytes(), self.ledger.sealed_bytes());
+        let active = self.ledger.segments().last().map_or(0, |active| active.bytes);
+        let figures = self.figures;
+        into.extend([
+            ("log_segments", self.ledger.segments().len().to_string()),
+            ("log_bytes", (sealed + active).to_string()),
+            ("log_live_bytes", live.to_string()),
+            ("log_dead_bytes", (sealed + active).saturating_sub(live).to_string()),
+            ("compacting", u8::from(self.running.is_some()).to_string()),
+            ("compactions", figures.compactions.to_string()),
+            ("compactions_given_up", figures.given_up.to_string()),
+            ("compaction_bytes_read", figures.read.to_string()),
+            ("compaction_bytes_copied", figures.copied.to_string()),
+            ("compaction_bytes_reclaimed", figures.reclaimed.to_string()),
+            ("compaction_longest_pause_us", figures.longest_pause.as_micros().to_string()),
+        ]);
+    }
+
+    fn choose(&mut self, urgency: Urgency, now: Instant) -> Option<Run> {
+        if let Some(full_run) = self.full_run {
+            let (_, sealed) = self.ledger.segments().split_last()?;
+            let run = victims::next(sealed, self.budget.segment_size, full_run.from, full_run.up_to);
+            self.full_run = run.map(|run| FullRun { from: run.last + 1, ..full_run });
+            if run.is_some() {
+                return run;
+            }
+        }
+        match urgency {
+            Urgency::Paced if now >= self.quiet_until => self.pick(Appetite::Quarter),
+            Urgency::None | Urgency::Paced => self.pick(Appetite::Free),
+            Urgency::Pressed => self.pick(Appetite::Quarter).or_else(|| self.pick(Appetite::Any)),
+        }
+    }
+
+    fn pick(&self, appetite: Appetite) -> Option<Run> {
+        let (_, sealed) = self.ledger.segments().split_last()?;
+        victims::choose(sealed, self.budget.segment_size, appetite)
+    }
+
+    fn answer(&mut self, mut questions: Questions, table: &Table) {
+        let begun = Instant::now();
+        questions.answer(|key, version| match table.get(table.probe(key)).map(Entry::version) {
+            Some(held) if held == version => Fate::Live,
+            Some(_) => Fate::Superseded,
+            None => Fate::Absent,
+        });
+        self.compactor.answered(questions);
+        self.figures.longest_pause = self.figures.longest_pause.max(begun.elapsed());
+    }
+
+    fn done(&mut self, run: Run, outcome: &Outcome, now: Instant) {
+        self.running = None;
+        self.look_at = now;
+        self.ledger.replaced(run.first, run.last, outcome.length, outcome.tally);
+        self.figures.compactions += 1;
+        self.figures.read += outcome.read;
+        self.figures.copied += outcome.length;
+        self.figures.reclaimed += outcome.replaced.saturating_sub(outcome.length);
+        tracing::debug!(
+            first = run.first,
+            last = run.last,
+            bytes = outcome.replaced,
+            left = outcome.length,
+            "compacted segments"
+        );
+    }
+
+    fn gave_up(&mut self, run: Run, why: &crate::log::compaction::CompactionError, now: Instant) {
+        use crate::log::compaction::CompactionError;
+        self.running = None;
+        self.figures.given_up += 1;
+        if let CompactionError::Spoiled { number, .. } = why {
+            self.ledger.spoiled(*number);
+            tracing::error!("{why}. It was found while compacting, which leaves this segment alone from now on");
+        } else {
+            self.look_at = now + AFTER_NO_SPACE;
+            tracing::warn!("segments {} to {} were not compacted: {why}", run.first, run.last);
+        }
+    }
+}
