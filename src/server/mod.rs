@@ -10,6 +10,7 @@
 //!   hear       what the log committed or refused: from here on it is durable, or void
 //!   receive    a bounded number of requests: each is evaluated, and answered at once if nothing holds it up
 //!   submit     the forming batch, if none is in flight: now the disk works again, and only then
+//!   upkeep     what was flushed or has expired is removed, for less than a millisecond
 //!   release    the replies that have become durable are handed over, while the disk works
 //! ```
 
@@ -172,8 +173,8 @@ impl Bell {
     }
 }
 
-/// A log that was read, what was found in it, and the table that came of it.
-type Loaded = (Ready, Recovered, Table);
+/// A log that was read, what was found in it, the clock as of then, and the table that came of it.
+type Loaded = (Ready, Recovered, Clock, Table);
 
 /// Replays the log on threads of its own, and asks peers for patience meanwhile. `None` if asked to stop.
 fn load(unread: Unread, reception: &mut Reception, bell: &mut Bell) -> Result<Option<Loaded>, ServeError> {
@@ -206,16 +207,20 @@ fn spawn_replay(unread: Unread, progress: Arc<Progress>, wake: Wake) -> io::Resu
     thread::Builder::new().name("kvd-replay".into()).spawn(move || {
         let replay = Replay::new(unread.identity());
         let result = unread.replay(&progress, &|version, mutation| replay.apply(version, mutation));
+        let result = result.map(|(ready, recovered)| {
+            let clock = Clock::start(recovered.last_now);
+            let table = replay.finish(clock.now());
+            (ready, recovered, clock, table)
+        });
         // Nobody receives it if the start was called off.
-        let _ = sender.send(result.map(|(ready, recovered)| (ready, recovered, replay.finish())));
+        let _ = sender.send(result);
         wake.ring();
     })?;
     Ok(receiver)
 }
 
-fn open_store((ready, recovered, table): Loaded, config: &Config, wake: &Wake) -> io::Result<Store> {
+fn open_store((ready, recovered, clock, table): Loaded, config: &Config, wake: &Wake) -> io::Result<Store> {
     tracing::info!(records = recovered.records, keys = table.len(), "read the log");
-    let clock = Clock::start(recovered.last_now);
     let wake = wake.clone();
     let log = ready.start(move || wake.ring())?;
     Ok(Store::new(Engine::new(table, recovered.next_version, config.limits), log, clock, config.fsync))
@@ -235,7 +240,8 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
     let mut retry = Retry::new();
     loop {
         let tidying = reception.any_departed().then_some(WHILE_TIDYING);
-        let most = retry.wait(Instant::now()).into_iter().chain(tidying).min();
+        let now = Instant::now();
+        let most = retry.wait(now).into_iter().chain(tidying).chain(store.until_upkeep(now)).min();
         let rung = bell.wait(reception, !store.congested(), most)?;
         if rung.stop {
             return Ok(());
@@ -247,7 +253,12 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
             retry.begin(now);
         }
         store.submit();
-        if heard || retry.due(now) {
+        let mut swept = false;
+        store.upkeep(|of| {
+            reception.fulfil(of);
+            swept = true;
+        });
+        if heard || swept || retry.due(now) {
             let released = reception.release(store.durable(), now)?;
             retry.tried(now, released.stuck, released.moved);
         }
@@ -276,6 +287,9 @@ fn stop(mut reception: Reception, mut store: Store, bell: &mut Bell) -> Result<(
         bell.wait(&mut reception, false, Some(WHILE_LOADING))?;
         hear(&mut reception, &mut store)?;
         store.submit();
+    }
+    while store.sweep_is_awaited() {
+        store.upkeep(|swept| reception.fulfil(swept));
     }
     let until = Instant::now() + LINGER;
     while reception.release(store.durable(), Instant::now())?.stuck && Instant::now() < until {

@@ -10,10 +10,20 @@ use super::reception::Answers;
 use crate::command::{Command, Reply};
 use crate::engine::{Engine, Evaluation, View};
 use crate::log::{Batch, Event, Log, LogError, SyncPolicy};
+use crate::table::{Departure, Entry, Swept};
+use std::time::{Duration, Instant};
 
 /// While a batch is in flight and the forming one has grown to this many bytes, no more commands are read:
 /// peers then wait in their sockets, and not in our memory.
 const MOST_FORMING: usize = 64 << 20;
+
+/// How long a pass sweeps what was flushed, and again how long it removes what has expired: requests wait so long at
+/// most, and as long as there is work of that kind, it gets half the time or more.
+const MOST_UPKEEP: Duration = Duration::from_micros(400);
+/// Slots looked at between two looks at the time.
+const EFFORT: usize = 256;
+/// How often it is looked whether something has expired.
+const EXPIRY_EVERY: Duration = Duration::from_millis(100);
 
 /// What the log had to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +51,12 @@ pub(super) struct Store {
     refusals: u64,
     /// Whether writes are refused for want of room.
     full: bool,
+    /// When it is to be looked whether something has expired.
+    next_expiry: Instant,
+    /// Keys that were removed because they had expired.
+    expired: u64,
+    /// The newest flush whose sweep somebody waits for.
+    awaited: u64,
 }
 
 impl Store {
@@ -57,6 +73,9 @@ impl Store {
             batches: 0,
             refusals: 0,
             full: false,
+            next_expiry: Instant::now(),
+            expired: 0,
+            awaited: 0,
         }
     }
 
@@ -86,7 +105,7 @@ impl Store {
                 Event::Committed(batch) => {
                     self.spare = batch;
                     if let Some(number) = self.progress.committed() {
-                        self.engine.commit(number);
+                        self.engine.commit(number, &mut |_, _| ());
                     }
                     heard.advanced = true;
                 }
@@ -128,6 +147,43 @@ impl Store {
         }
     }
 
+    /// Sweeps some of what was flushed and removes some of what has expired, for a bounded time. `ended` is told of
+    /// each flush that is through.
+    pub fn upkeep(&mut self, mut ended: impl FnMut(Swept)) {
+        if self.engine.table().sweeping().is_some() {
+            let until = Instant::now() + MOST_UPKEEP;
+            while self.engine.table().sweeping().is_some() && Instant::now() < until {
+                if let Some(swept) = self.engine.sweep(EFFORT, &mut |_, _| ()) {
+                    ended(swept);
+                }
+            }
+        }
+        if self.engine.table().expiring() > 0 {
+            let began = Instant::now();
+            let Store { engine, expired, now, next_expiry, .. } = self;
+            let mut departed = |_: &Entry, departure| *expired += u64::from(departure == Departure::Expired);
+            while *next_expiry <= began && began.elapsed() < MOST_UPKEEP {
+                if !engine.expire(*now, EFFORT, &mut departed) {
+                    *next_expiry = began + EXPIRY_EVERY;
+                }
+            }
+        }
+    }
+
+    /// How long a wait may be, for [`Store::upkeep`] to go on.
+    pub fn until_upkeep(&self, now: Instant) -> Option<Duration> {
+        let table = self.engine.table();
+        if table.sweeping().is_some() {
+            return Some(Duration::ZERO);
+        }
+        (table.expiring() > 0).then(|| self.next_expiry.saturating_duration_since(now))
+    }
+
+    /// Whether somebody may wait for a sweep.
+    pub fn sweep_is_awaited(&self) -> bool {
+        self.engine.table().sweeping().is_some_and(|oldest| oldest <= self.awaited)
+    }
+
     /// Ends the log as a clean stop does. To be called when settled.
     ///
     /// # Errors
@@ -152,13 +208,14 @@ impl Answers for Store {
             }
             _ => {
                 let forming = &mut self.forming;
-                let Evaluation { reply, after } =
+                let Evaluation { reply, after, sweep } =
                     self.engine.evaluate(command, self.now, view, &mut |version, mutation| {
                         forming.push(version, mutation);
                     });
                 encode(&reply);
                 self.forming.end_group();
-                after.map_or(Wait::NOTHING, Wait::commit)
+                self.awaited = self.awaited.max(sweep.unwrap_or(0));
+                Wait { sweep, ..after.map_or(Wait::NOTHING, Wait::commit) }
             }
         }
     }
@@ -172,6 +229,8 @@ impl Answers for Store {
         let durable = self.progress.durable();
         into.extend([
             ("keys", table.len().to_string()),
+            ("keys_with_deadline", table.expiring().to_string()),
+            ("keys_expired", self.expired.to_string()),
             ("memory_bytes", table.memory().to_string()),
             ("next_version", self.engine.next_version().to_string()),
             ("batches", self.batches.to_string()),
