@@ -35,7 +35,7 @@ mod wake;
 use crate::cli::Config;
 use crate::engine::Engine;
 use crate::log::{DataDir, LogError, LogOptions, Progress, Ready, Recovered, Unread};
-use crate::table::{Replay, Table};
+use crate::table::{Replay, Table, avoid_pauses};
 use clock::Clock;
 use loading::Loading;
 use reception::{Answers as _, Reception};
@@ -105,6 +105,7 @@ impl From<RouterError> for ServeError {
 /// A [`ServeError`], whose [`ServeError::exit_code`] is what the process should end with.
 pub fn run(config: &Config) -> Result<(), ServeError> {
     let started = Instant::now();
+    avoid_pauses();
     let system = |error: io::Error| ServeError::NotStarted(format!("can't start: {error}"));
     let mut bell = Bell { signals: Signals::listen().map_err(system)?, wake: Wake::new().map_err(system)? };
     raise_descriptor_limit();

@@ -23,6 +23,7 @@ mod slot;
 mod sweep;
 mod sweeps;
 
+pub use allocation::avoid_pauses;
 pub use departure::{Departed, Departure};
 pub use entry::Entry;
 pub use flushes::Flushes;
