@@ -22,7 +22,7 @@ mod writes;
 
 use crate::command::{Command, ErrorCode, Limits, Reply};
 use crate::mutation::{Key, Mutation};
-use crate::table::{Entry, Probe, Table};
+use crate::table::{Departed, Entry, Probe, Swept, Table};
 use overlay::Overlay;
 
 /// Number of a batch of mutations, counted from 1 by the engine since its start.
@@ -44,6 +44,9 @@ pub struct Evaluation<'e> {
     pub reply: Reply<'e>,
     /// The newest batch that the command wrote to or read from, if any.
     pub after: Option<BatchId>,
+    /// The version of a flush whose sweep has to be through as well: the true answer is the number that it removed,
+    /// as [`Reply::Number`], and `reply` only holds its place.
+    pub sweep: Option<u64>,
 }
 
 /// The store as commands see it: the durable table and, above it, the overlay.
@@ -63,7 +66,7 @@ pub struct Evaluation<'e> {
 /// let get = Command::Get { key: Key::bytes(b"k") };
 /// assert_eq!(engine.evaluate(&get, 0, View::Durable, &mut |_, _| ()).reply, Reply::Miss);
 /// let batch = engine.close_batch();
-/// engine.commit(batch, &mut |_departed| { /* the log's accounts */ });
+/// engine.commit(batch, &mut |_departing, _why| { /* its record is dead */ });
 /// let found = Reply::Value { bytes: b"v", version: 1, flags: 0 };
 /// assert_eq!(engine.evaluate(&get, 0, View::Durable, &mut |_, _| ()).reply, found);
 /// ```
@@ -85,6 +88,8 @@ struct Call<'c> {
     view: View,
     /// The newest batch read or written so far.
     after: Option<BatchId>,
+    /// The flush whose number of removed entries is the answer.
+    sweep: Option<u64>,
     /// Takes the mutations.
     record: &'c mut dyn FnMut(u64, &Mutation<'_>),
 }
@@ -119,9 +124,9 @@ impl Engine {
     ) -> Evaluation<'e> {
         if self.full && stores(command) {
             let reply = Reply::Error(ErrorCode::NoSpace, "the disk is full: only removals are taken".into());
-            return Evaluation { reply, after: None };
+            return Evaluation { reply, after: None, sweep: None };
         }
-        let mut call = Call { now, view, after: None, record };
+        let mut call = Call { now, view, after: None, sweep: None, record };
         let reply = match *command {
             Command::Ping => Reply::Pong,
             Command::Version => Reply::Version,
@@ -143,7 +148,7 @@ impl Engine {
                 Reply::Error(ErrorCode::Internal, "asked of the wrong part of kvd".into())
             }
         };
-        Evaluation { reply, after: call.after }
+        Evaluation { reply, after: call.after, sweep: call.sweep }
     }
 
     /// The version that the next mutation will get.
@@ -158,11 +163,22 @@ impl Engine {
         closed
     }
 
-    /// The batch is durable: folds it, and every one before it, into the table.
-    ///
-    /// Tells of every entry that leaves the table on the way.
-    pub fn commit(&mut self, batch: BatchId, departed: &mut dyn FnMut(&Entry)) {
+    /// The batch is durable: folds it, and every one before it, into the table. `departed` is told of each entry
+    /// that leaves the table by it.
+    pub fn commit(&mut self, batch: BatchId, departed: &mut Departed<'_>) {
         self.overlay.commit(batch, &mut self.table, departed);
+    }
+
+    /// Removes some of what was flushed: see [`Table::sweep`]. To be called again and again, as long as
+    /// [`Table::sweeping`].
+    pub fn sweep(&mut self, effort: usize, departed: &mut Departed<'_>) -> Option<Swept> {
+        self.table.sweep(effort, departed)
+    }
+
+    /// Removes some of what has expired by `now`: see [`Table::expire`]. Nothing of it reaches the log, since the record
+    /// of a value tells when it ends.
+    pub fn expire(&mut self, now: u64, effort: usize, departed: &mut Departed<'_>) -> bool {
+        self.table.expire(now, effort, departed)
     }
 
     /// The oldest batch that is not yet durable was refused: forgets every pending mutation, those of the forming

@@ -14,7 +14,7 @@
 //! the state as of one batch. Changes of one key that a newer one hides stay in line until then.
 
 use super::BatchId;
-use crate::table::{Entry, Flushes, Probe, Table};
+use crate::table::{Departed, Entry, Flushes, Probe, Table};
 use hashbrown::HashTable;
 use std::collections::VecDeque;
 
@@ -87,7 +87,7 @@ impl Overlay {
 
     /// Where the newest change of a key stands, flushed or not. Good until the next commit or [`Overlay::clear`].
     pub fn position(&self, probe: Probe<'_>) -> Option<u64> {
-        self.newest.find(probe.hash, |newest| self.is_of(newest, probe)).map(|newest| newest.position)
+        self.newest.find(spread(probe.hash), |newest| self.is_of(newest, probe)).map(|newest| newest.position)
     }
 
     /// The entry at a position.
@@ -100,11 +100,11 @@ impl Overlay {
         let position = self.first + self.changes.len() as u64;
         let probe = Probe { hash, key: entry.key() };
         // Two steps, since to compare keys is to read the changes that the map points to.
-        let held = self.newest.find(hash, |newest| self.is_of(newest, probe)).map(|newest| newest.position);
-        match held.and_then(|held| self.newest.find_mut(hash, |newest| newest.position == held)) {
+        let held = self.position(probe);
+        match held.and_then(|held| self.newest.find_mut(spread(hash), |newest| newest.position == held)) {
             Some(newest) => newest.position = position,
             None => {
-                self.newest.insert_unique(hash, Newest { hash, position }, |newest| newest.hash);
+                self.newest.insert_unique(spread(hash), Newest { hash, position }, |newest| spread(newest.hash));
             }
         }
         self.changes.push_back(Pending { batch, change: Change::Key { hash, entry } });
@@ -117,7 +117,7 @@ impl Overlay {
     }
 
     /// Moves the changes of a batch, and of those before it, into the table.
-    pub fn commit(&mut self, batch: BatchId, table: &mut Table, departed: &mut dyn FnMut(&Entry)) {
+    pub fn commit(&mut self, batch: BatchId, table: &mut Table, departed: &mut Departed<'_>) {
         let mut flushed = false;
         while self.changes.front().is_some_and(|pending| pending.batch <= batch)
             && let Some(Pending { change, .. }) = self.changes.pop_front()
@@ -126,20 +126,17 @@ impl Overlay {
             self.first += 1;
             match change {
                 Change::Key { hash, entry } => {
-                    if let Ok(newest) = self.newest.find_entry(hash, |newest| newest.position == position) {
+                    if let Ok(newest) = self.newest.find_entry(spread(hash), |newest| newest.position == position) {
                         newest.remove();
                     }
-                    let old = if entry.is_removal() {
-                        table.remove(Probe { hash, key: entry.key() })
+                    if entry.is_removal() {
+                        table.remove(Probe { hash, key: entry.key() }, departed);
                     } else {
-                        table.put(hash, entry)
-                    };
-                    if let Some(old) = old {
-                        departed(&old);
+                        table.put(hash, entry, departed);
                     }
                 }
                 Change::Flush { version, prefix } => {
-                    table.flush(prefix.as_deref(), version, departed);
+                    table.begin_flush(prefix.as_deref(), version);
                     flushed = true;
                 }
             }
@@ -166,9 +163,14 @@ impl Overlay {
         self.changes.back().map(|pending| pending.batch)
     }
 
-    /// Whether a flush is pending.
-    pub fn holds_flush(&self) -> bool {
-        !self.flushes.is_empty()
+    /// The pending flushes.
+    pub fn flushes(&self) -> &Flushes {
+        &self.flushes
+    }
+
+    /// Whether a pending entry is a value that no pending flush hides.
+    pub fn stays(&self, entry: &Entry) -> bool {
+        !entry.is_removal() && entry.version() > self.flushes.newest_over(entry.key())
     }
 
     /// The newest pending value or tombstone of every key that has one, with its hash, in no order, flushed or not.
@@ -178,8 +180,7 @@ impl Overlay {
 
     /// The pending value of every key that has one, with its hash, in no order.
     pub fn present(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        self.newest()
-            .filter(|(_, entry)| !entry.is_removal() && entry.version() > self.flushes.newest_over(entry.key()))
+        self.newest().filter(|(_, entry)| self.stays(entry))
     }
 
     fn is_of(&self, newest: &Newest, probe: Probe<'_>) -> bool {
@@ -199,6 +200,11 @@ impl Overlay {
         let index = self.changes.partition_point(|pending| pending.change.version() < version);
         self.changes.get(index).map(|pending| pending.batch)
     }
+}
+
+/// The hash for the map: a table's hashes have no low bits, by which the map chooses the bucket.
+fn spread(hash: u64) -> u64 {
+    hash | hash >> 32
 }
 
 #[cfg(test)]
@@ -240,14 +246,14 @@ mod tests {
         put(&mut overlay, &table, 2, 11, b"b");
         overlay.push_flush(2, 12, None);
         put(&mut overlay, &table, 3, 13, b"a");
-        overlay.commit(1, &mut table, &mut |_| {});
+        overlay.commit(1, &mut table, &mut |_, _| ());
         assert_eq!(table.get(table.probe(Key::bytes(b"a"))).map(Entry::version), Some(10));
         assert_eq!(look(&overlay, &table, b"a"), Some((3, Some(13))));
         assert_eq!(look(&overlay, &table, b"b"), Some((2, None)));
-        overlay.commit(2, &mut table, &mut |_| {});
+        overlay.commit(2, &mut table, &mut |_, _| ());
         assert!(table.is_empty());
         assert_eq!(look(&overlay, &table, b"b"), None);
-        overlay.commit(3, &mut table, &mut |_| {});
+        overlay.commit(3, &mut table, &mut |_, _| ());
         assert_eq!(table.len(), 1);
     }
 
@@ -262,7 +268,7 @@ mod tests {
             if turn == 1 {
                 overlay.clear();
             } else {
-                overlay.commit(101, &mut table, &mut |_| {});
+                overlay.commit(101, &mut table, &mut |_, _| ());
             }
             assert!(overlay.changes.is_empty() && overlay.newest.is_empty() && overlay.flushes.is_empty());
         }

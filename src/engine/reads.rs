@@ -6,7 +6,7 @@
 use super::{Call, Engine, View};
 use crate::command::Reply;
 use crate::mutation::Key;
-use crate::table::{Entry, Probe, covers};
+use crate::table::{Entry, Probe};
 
 impl Engine {
     pub(super) fn get(&self, call: &mut Call<'_>, key: Key<'_>) -> Reply<'_> {
@@ -30,7 +30,8 @@ impl Engine {
         }
     }
 
-    /// Entries, those included that have expired but were not removed yet.
+    /// Entries, those included that have expired but were not removed yet, and those of which it is not known yet
+    /// that a flush of a prefix covers them.
     pub(super) fn count(&self, call: &mut Call<'_>) -> Reply<'static> {
         match call.view {
             View::Durable => number(self.table.len()),
@@ -41,32 +42,26 @@ impl Engine {
         }
     }
 
-    /// Number of entries that the table will have once everything pending is in it. Worked out when it is asked for, so that a
-    /// SET need not find out whether it replaces something.
+    /// Number of entries that the table will have once everything pending is in it; more, unless
+    /// [`Engine::entries_are_known`]. Worked out when it is asked for, so that a SET need not find out whether it
+    /// replaces something.
     pub(super) fn entries(&self) -> usize {
-        if self.overlay.holds_flush() {
-            return self.covered(None);
-        }
-        let mut entries = self.table.len();
+        let wiped = self.overlay.flushes().newest_of_everything() != 0;
+        let mut entries = if wiped { 0 } else { self.table.len() };
         for (hash, entry) in self.overlay.newest() {
-            let held = self.table.get(Probe { hash, key: entry.key() }).is_some();
-            match (held, entry.is_removal()) {
-                (false, false) => entries += 1,
-                (true, true) => entries -= 1,
-                (true, false) | (false, true) => {}
+            let held = !wiped && self.table.get(Probe { hash, key: entry.key() }).is_some();
+            match (held, self.overlay.stays(entry)) {
+                (false, true) => entries += 1,
+                (true, false) => entries -= 1,
+                (true, true) | (false, false) => {}
             }
         }
         entries
     }
 
-    /// How many entries a flush would remove. Passes over the whole store.
-    pub(super) fn covered(&self, prefix: Option<&[u8]>) -> usize {
-        let pending = self.overlay.present().filter(|(_, entry)| covers(prefix, entry.key()));
-        let durable = self.table.iter_hashed().filter(|&(hash, entry)| {
-            let key = entry.key();
-            covers(prefix, key) && self.overlay.look(Probe { hash, key }).is_none()
-        });
-        pending.count() + durable.count()
+    /// Whether no flush of a prefix is under way: what such a one covers is known when it has been swept.
+    pub(super) fn entries_are_known(&self) -> bool {
+        !self.overlay.flushes().any_of_a_prefix() && !self.table.sweeping_a_prefix()
     }
 }
 

@@ -38,7 +38,7 @@ impl Engine {
         let mut effort = EFFORT.max(count);
         loop {
             let stretch = self.table.stretch(from, count.max(STRETCH));
-            effort = effort.saturating_sub(stretch.entries.len());
+            effort = effort.saturating_sub(stretch.looked_at);
             for (hash, entry) in stretch.entries {
                 // What is pending of a key stands in `fresh`, if it is present at all.
                 let hidden = pending && self.overlay.look(Probe { hash, key: entry.key() }).is_some();

@@ -136,15 +136,15 @@ impl Engine {
     }
 
     /// Recorded even where nothing matches: what it hides is for the log to say, not for one moment's count. As
-    /// with COUNT, an entry that has expired but was not removed yet counts.
+    /// with COUNT, an entry that has expired but was not removed yet counts. What can't be counted without passing
+    /// over the table is counted by the sweep, for which the answer then waits.
     pub(super) fn flush(&mut self, call: &mut Call<'_>, prefix: Option<&[u8]>) -> Reply<'static> {
-        let removed = match prefix {
-            None => self.entries(),
-            Some(_) => self.covered(prefix),
-        };
+        let known = prefix.is_none() && self.entries_are_known();
+        let removed = if known { self.entries() } else { 0 };
         let version = self.take_version(call);
         (call.record)(version, &Mutation::Flush { prefix });
         self.overlay.push_flush(self.forming, version, prefix);
+        call.sweep = (!known).then_some(version);
         number(removed)
     }
 

@@ -51,6 +51,8 @@ pub(super) struct Compaction {
     /// Bytes a second, where it is not urgent.
     rate: u64,
     running: Option<Run>,
+    /// Questions that wait for a sweep: what a flush hides has left the table only when it was swept.
+    unanswered: Option<Questions>,
     full_run: Option<FullRun>,
     quiet_until: Instant,
     look_at: Instant,
@@ -66,6 +68,7 @@ impl Compaction {
             budget,
             rate,
             running: None,
+            unanswered: None,
             full_run: None,
             quiet_until: now + QUIET,
             look_at: now,
@@ -106,8 +109,14 @@ impl Compaction {
     /// The log can't be relied on any more.
     pub fn hear(&mut self, table: &Table, now: Instant) -> Result<(), LogError> {
         for _ in 0..CHUNKS {
+            if table.sweeping().is_none()
+                && let Some(questions) = self.unanswered.take()
+            {
+                self.answer(questions, table);
+            }
             match self.compactor.report() {
                 None => break,
+                Some(Report::Ask(questions)) if table.sweeping().is_some() => self.unanswered = Some(questions),
                 Some(Report::Ask(questions)) => self.answer(questions, table),
                 Some(Report::Done(run, outcome)) => self.done(run, &outcome, now),
                 Some(Report::GaveUp(run, why)) => self.gave_up(run, &why, now),

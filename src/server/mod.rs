@@ -11,6 +11,7 @@
 //!   receive    a bounded number of requests: each is evaluated, and answered at once if nothing holds it up
 //!   tend       compaction: its questions are answered, a bounded number; the next one is begun if it is time
 //!   submit     the forming batch, if none is in flight: now the disk works again, and only then
+//!   upkeep     what was flushed or has expired is removed, for less than a millisecond
 //!   release    the replies that have become durable are handed over, while the disk works
 //! ```
 
@@ -37,7 +38,7 @@ use crate::cli::Config;
 use crate::engine::Engine;
 use crate::log::budget::Budget;
 use crate::log::{DataDir, LogError, LogOptions, Progress, Ready, Recovered, Unread};
-use crate::table::{Replay, Table};
+use crate::table::{Replay, Table, avoid_pauses};
 use clock::Clock;
 use compaction::Compaction;
 use loading::Loading;
@@ -108,6 +109,7 @@ impl From<RouterError> for ServeError {
 /// A [`ServeError`], whose [`ServeError::exit_code`] is what the process should end with.
 pub fn run(config: &Config) -> Result<(), ServeError> {
     let started = Instant::now();
+    avoid_pauses();
     let system = |error: io::Error| ServeError::NotStarted(format!("can't start: {error}"));
     let mut bell = Bell { signals: Signals::listen().map_err(system)?, wake: Wake::new().map_err(system)? };
     raise_descriptor_limit();
@@ -176,8 +178,8 @@ impl Bell {
     }
 }
 
-/// A log that was read, what was found in it, and the table that came of it.
-type Loaded = (Ready, Recovered, Table);
+/// A log that was read, what was found in it, the clock as of then, and the table that came of it.
+type Loaded = (Ready, Recovered, Clock, Table);
 
 /// Replays the log on threads of its own, and asks peers for patience meanwhile. `None` if asked to stop.
 fn load(unread: Unread, reception: &mut Reception, bell: &mut Bell) -> Result<Option<Loaded>, ServeError> {
@@ -210,16 +212,20 @@ fn spawn_replay(unread: Unread, progress: Arc<Progress>, wake: Wake) -> io::Resu
     thread::Builder::new().name("kvd-replay".into()).spawn(move || {
         let replay = Replay::new(unread.identity());
         let result = unread.replay(&progress, &|version, mutation| replay.apply(version, mutation));
+        let result = result.map(|(ready, recovered)| {
+            let clock = Clock::start(recovered.last_now);
+            let table = replay.finish(clock.now());
+            (ready, recovered, clock, table)
+        });
         // Nobody receives it if the start was called off.
-        let _ = sender.send(result.map(|(ready, recovered)| (ready, recovered, replay.finish())));
+        let _ = sender.send(result);
         wake.ring();
     })?;
     Ok(receiver)
 }
 
-fn open_store((ready, recovered, table): Loaded, config: &Config, wake: &Wake) -> io::Result<Store> {
+fn open_store((ready, recovered, clock, table): Loaded, config: &Config, wake: &Wake) -> io::Result<Store> {
     tracing::info!(records = recovered.records, keys = table.len(), "read the log");
-    let clock = Clock::start(recovered.last_now);
     let ring = |wake: &Wake| {
         let wake = wake.clone();
         move || wake.ring()
@@ -261,7 +267,12 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
         }
         store.tend(now).map_err(ServeError::LogFailed)?;
         store.submit(now);
-        if heard || retry.due(now) {
+        let mut swept = false;
+        store.upkeep(|of| {
+            reception.fulfil(of);
+            swept = true;
+        });
+        if heard || swept || retry.due(now) {
             let released = reception.release(store.durable(), now)?;
             retry.tried(now, released.stuck, released.moved);
         }
@@ -290,6 +301,9 @@ fn stop(mut reception: Reception, mut store: Store, bell: &mut Bell) -> Result<(
         bell.wait(&mut reception, false, Some(WHILE_LOADING))?;
         hear(&mut reception, &mut store)?;
         store.submit(Instant::now());
+    }
+    while store.sweep_is_awaited() {
+        store.upkeep(|swept| reception.fulfil(swept));
     }
     let until = Instant::now() + LINGER;
     while reception.release(store.durable(), Instant::now())?.stuck && Instant::now() < until {

@@ -36,6 +36,14 @@ pub(super) struct Answer {
     pub wait: Wait,
 }
 
+impl Answer {
+    /// Says something else in its place.
+    fn reword(&mut self, reply: &Reply<'_>) {
+        self.frames.truncate(self.envelope);
+        self.dialect.encode(reply, &mut self.frames);
+    }
+}
+
 /// What became of an answer, or of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -165,13 +173,24 @@ impl Peer {
         for answer in &mut self.queue {
             if answer.wait.batch > durable.committed {
                 self.queued_bytes -= answer.frames.memory();
-                answer.frames.truncate(answer.envelope);
-                answer.dialect.encode(error, &mut answer.frames);
+                answer.reword(error);
                 answer.wait = Wait::NOTHING;
                 self.queued_bytes += answer.frames.memory();
             }
         }
         self.newest = self.newest.min(durable.committed);
+    }
+
+    /// The flush of this version was swept: this is the answer to it.
+    pub fn fulfil(&mut self, version: u64, reply: &Reply<'_>) {
+        for answer in &mut self.queue {
+            if answer.wait.sweep == Some(version) {
+                self.queued_bytes -= answer.frames.memory();
+                answer.reword(reply);
+                answer.wait.sweep = None;
+                self.queued_bytes += answer.frames.memory();
+            }
+        }
     }
 
     /// Its connection has ended: its replies are dropped; how many they were.
@@ -303,7 +322,7 @@ mod tests {
     fn a_sync_waits_for_the_sync() {
         let (mut peer, mut room) = (Peer::new(), Room { left: 9, ..Room::default() });
         let written = Durable { committed: 1, synced: 0 };
-        settle(&mut peer, b"synced", Wait { batch: 1, synced: true }, written, &mut room);
+        settle(&mut peer, b"synced", Wait { synced: true, ..Wait::commit(1) }, written, &mut room);
         assert_eq!(peer.release(b"peer", written, MOST, &mut room), Ok(Outcome::Waiting));
         assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Clear));
     }
@@ -339,6 +358,20 @@ mod tests {
         assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Clear));
         assert_eq!((&room.sent[0][..], &room.sent[3][..]), (&b"kept"[..], &b"kept too"[..]));
         assert!(room.sent[1].starts_with(b"ERRNOSPACE") && room.sent[2].starts_with(b"ERRNOSPACE"));
+        assert_eq!(peer.queued_bytes, 0);
+    }
+
+    #[test]
+    fn a_flush_is_answered_when_it_was_swept_and_what_follows_waits() {
+        let (mut peer, mut room) = (Peer::new(), Room { left: 9, ..Room::default() });
+        let flush = Wait { sweep: Some(7), ..Wait::commit(1) };
+        settle(&mut peer, b"nobody knows yet", flush, committed(0), &mut room);
+        settle(&mut peer, b"after", Wait::NOTHING, committed(1), &mut room);
+        peer.fulfil(6, &Reply::Number(6));
+        assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Waiting));
+        peer.fulfil(7, &Reply::Number(123));
+        assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Clear));
+        assert_eq!(room.sent, [&b"OK123"[..], b"after"]);
         assert_eq!(peer.queued_bytes, 0);
     }
 

@@ -266,6 +266,13 @@ impl Peers {
         }
     }
 
+    /// The flush of this version was swept: this is the answer for who waits for it.
+    pub fn fulfil(&mut self, version: u64, reply: &Reply<'_>) {
+        for known in self.places.iter_mut().filter_map(|place| place.known.as_mut()) {
+            known.peer.fulfil(version, reply);
+        }
+    }
+
     /// The connection with this descriptor has ended.
     pub fn disconnected(&mut self, descriptor: i32, now: Instant) {
         if let Some(id) = self.by_descriptor.get(&descriptor).copied() {

@@ -12,15 +12,18 @@ pub(super) struct Wait {
     pub batch: BatchId,
     /// They must also have been synced, whatever the policy.
     pub synced: bool,
+    /// The flush of this version must also have been swept, since the reply tells how many keys it removed. Who hears
+    /// of that puts the reply right, and takes this away.
+    pub sweep: Option<u64>,
 }
 
 impl Wait {
     /// Waits for nothing.
-    pub const NOTHING: Wait = Wait { batch: 0, synced: false };
+    pub const NOTHING: Wait = Wait { batch: 0, synced: false, sweep: None };
 
     /// Waits until this batch is committed as the policy wants it.
     pub const fn commit(batch: BatchId) -> Wait {
-        Wait { batch, synced: false }
+        Wait { batch, synced: false, sweep: None }
     }
 }
 
@@ -36,7 +39,7 @@ pub(super) struct Durable {
 impl Durable {
     /// Whether a reply that waits for this may leave.
     pub fn covers(self, wait: Wait) -> bool {
-        wait.batch <= if wait.synced { self.synced } else { self.committed }
+        wait.sweep.is_none() && wait.batch <= if wait.synced { self.synced } else { self.committed }
     }
 }
 
@@ -112,7 +115,7 @@ impl Progress {
             None => self.durable.committed,
         };
         self.sync_wanted = self.sync_wanted.max(batch);
-        Wait { batch, synced: true }
+        Wait { batch, synced: true, sweep: None }
     }
 
     /// Whether a sync is to begin now. If so, it is taken to have begun.

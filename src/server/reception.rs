@@ -13,6 +13,7 @@ use super::router::{Held, Router, RouterError, Sent};
 use super::stats::Counters;
 use crate::command::{Command, ErrorCode, Limits, Reply};
 use crate::engine::View;
+use crate::table::Swept;
 use crate::wire::{Dialect, ReplyFrames, WireError};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -113,6 +114,12 @@ impl Reception {
     pub fn refuse(&mut self, durable: Durable) {
         let error = Reply::Error(ErrorCode::NoSpace, "the disk is full: nothing was changed".into());
         self.peers.refuse(durable, &error);
+    }
+
+    /// A flush was swept: who waits to hear how many keys it removed is told.
+    pub fn fulfil(&mut self, swept: Swept) {
+        let removed = i64::try_from(swept.removed).unwrap_or(i64::MAX);
+        self.peers.fulfil(swept.version, &Reply::Number(removed));
     }
 
     /// Closes the socket once every reply has left, or after this many milliseconds.

@@ -11,11 +11,21 @@ use super::reception::Answers;
 use crate::command::{Command, Reply};
 use crate::engine::{Engine, Evaluation, View};
 use crate::log::{Batch, Event, Log, LogError, SyncPolicy, Tally};
+use crate::table::{Departure, Entry, Swept};
 use std::time::{Duration, Instant};
 
 /// While a batch is in flight and the forming one has grown to this many bytes, no more commands are read:
 /// peers then wait in their sockets, and not in our memory.
 const MOST_FORMING: usize = 64 << 20;
+
+/// How long a pass sweeps what was flushed, and again how long it removes what has expired: requests wait so long at
+/// most, and as long as there is work of that kind, it gets half the time or more.
+const MOST_UPKEEP: Duration = Duration::from_micros(400);
+/// Slots looked at between two looks at the time: when each of them is the last of its page of memory, which is given
+/// back then, it takes 6 µs.
+const EFFORT: usize = 64;
+/// How often it is looked whether something has expired.
+const EXPIRY_EVERY: Duration = Duration::from_millis(100);
 
 /// What the log had to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +60,12 @@ pub(super) struct Store {
     full: bool,
     /// Whether the log is as large as it may be.
     at_limit: bool,
+    /// When it is to be looked whether something has expired.
+    next_expiry: Instant,
+    /// Keys that were removed because they had expired.
+    expired: u64,
+    /// The newest flush whose sweep somebody waits for.
+    awaited: u64,
 }
 
 /// What a batch adds to the log.
@@ -78,6 +94,9 @@ impl Store {
             refusals: 0,
             full: false,
             at_limit: false,
+            next_expiry: Instant::now(),
+            expired: 0,
+            awaited: 0,
         }
     }
 
@@ -110,7 +129,7 @@ impl Store {
                     self.compaction.appended(segment, first_version, length, tally);
                     if let Some(number) = self.progress.committed() {
                         let compaction = &mut self.compaction;
-                        self.engine.commit(number, &mut |gone| compaction.died(gone));
+                        self.engine.commit(number, &mut |entry, _| compaction.died(entry));
                     }
                     heard.advanced = true;
                 }
@@ -156,7 +175,7 @@ impl Store {
     /// How long it may be until there is something to do although nothing happens.
     pub fn wait(&self, now: Instant) -> Option<Duration> {
         let held = self.held_until.map(|until| until.saturating_duration_since(now));
-        held.into_iter().chain(self.compaction.wait(now)).min()
+        held.into_iter().chain(self.compaction.wait(now)).chain(self.until_upkeep(now)).min()
     }
 
     /// Gives the log what it may begin now: the forming batch if none is in flight, a sync if one is wanted.
@@ -193,6 +212,47 @@ impl Store {
         self.held_until.is_some()
     }
 
+    /// Sweeps some of what was flushed and removes some of what has expired, for a bounded time. `ended` is told of
+    /// each flush that is through.
+    pub fn upkeep(&mut self, mut ended: impl FnMut(Swept)) {
+        if self.engine.table().sweeping().is_some() {
+            let until = Instant::now() + MOST_UPKEEP;
+            while self.engine.table().sweeping().is_some() && Instant::now() < until {
+                let compaction = &mut self.compaction;
+                if let Some(swept) = self.engine.sweep(EFFORT, &mut |entry, _| compaction.died(entry)) {
+                    ended(swept);
+                }
+            }
+        }
+        if self.engine.table().expiring() > 0 {
+            let began = Instant::now();
+            let Store { engine, compaction, expired, now, next_expiry, .. } = self;
+            let mut departed = |entry: &Entry, departure| {
+                *expired += u64::from(departure == Departure::Expired);
+                compaction.died(entry);
+            };
+            while *next_expiry <= began && began.elapsed() < MOST_UPKEEP {
+                if !engine.expire(*now, EFFORT, &mut departed) {
+                    *next_expiry = began + EXPIRY_EVERY;
+                }
+            }
+        }
+    }
+
+    /// How long a wait may be, for [`Store::upkeep`] to go on.
+    fn until_upkeep(&self, now: Instant) -> Option<Duration> {
+        let table = self.engine.table();
+        if table.sweeping().is_some() {
+            return Some(Duration::ZERO);
+        }
+        (table.expiring() > 0).then(|| self.next_expiry.saturating_duration_since(now))
+    }
+
+    /// Whether somebody may wait for a sweep.
+    pub fn sweep_is_awaited(&self) -> bool {
+        self.engine.table().sweeping().is_some_and(|oldest| oldest <= self.awaited)
+    }
+
     /// Ends the log as a clean stop does. To be called when settled.
     ///
     /// # Errors
@@ -218,13 +278,14 @@ impl Answers for Store {
             }
             _ => {
                 let forming = &mut self.forming;
-                let Evaluation { reply, after } =
+                let Evaluation { reply, after, sweep } =
                     self.engine.evaluate(command, self.now, view, &mut |version, mutation| {
                         forming.push(version, mutation);
                     });
                 encode(&reply);
                 self.forming.end_group();
-                after.map_or(Wait::NOTHING, Wait::commit)
+                self.awaited = self.awaited.max(sweep.unwrap_or(0));
+                Wait { sweep, ..after.map_or(Wait::NOTHING, Wait::commit) }
             }
         }
     }
@@ -238,6 +299,8 @@ impl Answers for Store {
         let durable = self.progress.durable();
         into.extend([
             ("keys", table.len().to_string()),
+            ("keys_with_deadline", table.expiring().to_string()),
+            ("keys_expired", self.expired.to_string()),
             ("memory_bytes", table.memory().to_string()),
             ("next_version", self.engine.next_version().to_string()),
             ("batches", self.batches.to_string()),

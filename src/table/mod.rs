@@ -5,27 +5,40 @@
 //! that are already durable.
 //!
 //! ```text
-//! key --hash--> [shard: top 10 bits] --> [slot: hash, pointer] --> [entry: header, key, value]
+//! key --hash--> [shard: top 10 bits] --> [slot: pointer, 32 bits] --> [entry: header, key, value]
 //! ```
 //!
 //! The map is cut into shards so that growing never stalls anyone for long and replay can fill it on all cores. Order
 //! of hash is an order that growth does not disturb, which is what a SCAN cursor is made of.
 
+mod allocation;
+mod departure;
 mod entry;
+mod expiry;
 mod flushes;
 mod replay;
 mod scan;
 mod shard;
+mod slot;
+mod sweep;
+mod sweeps;
 
+pub use allocation::avoid_pauses;
+pub use departure::{Departed, Departure};
 pub use entry::Entry;
-pub use flushes::{Flushes, covers};
+pub use flushes::Flushes;
 pub use replay::Replay;
 pub use scan::Stretch;
+pub use sweeps::Swept;
 
 use crate::mutation::Key;
+use departure::Presence;
+use expiry::Expiry;
 use foldhash::quality::FixedState;
-use shard::{SHARD_BITS, Shard};
+use shard::Shard;
+use slot::{HASH_STEP, SHARDS, first_hash, shard_of};
 use std::hash::{BuildHasher as _, Hasher as _};
+use sweep::Sweep;
 
 /// A key and its hash in one table, so that it is hashed once however often it is looked up.
 #[derive(Clone, Copy, Debug)]
@@ -40,24 +53,51 @@ pub struct Probe<'a> {
 ///
 /// ```
 /// use kvd::mutation::{Key, Value};
-/// use kvd::table::{Entry, Table};
+/// use kvd::table::{Departure, Entry, Table};
 /// let mut table = Table::new(7);
 /// let probe = table.probe(Key::bytes(b"user:1"));
-/// table.put(probe.hash, Entry::new(1, probe.key, &Value { bytes: b"Ada", flags: 0, deadline: 0 }));
+/// let entry = |version, bytes| Entry::new(version, probe.key, &Value { bytes, flags: 0, deadline: 0 });
+/// table.put(probe.hash, entry(1, b"Ada"), &mut |_, _| ());
 /// assert_eq!(table.get(probe).map(Entry::value), Some(&b"Ada"[..]));
-/// assert_eq!(table.flush(Some(b"user:"), 2, &mut |_| {}), 1);
-/// assert!(table.is_empty());
+///
+/// // Whoever changes the table hears of every entry that leaves it.
+/// table.put(probe.hash, entry(2, b"Ben"), &mut |entry, departure| {
+///     assert_eq!((entry.version(), departure), (1, Departure::Superseded));
+/// });
+///
+/// // A flush hides at once, and removes by and by.
+/// table.begin_flush(Some(b"user:"), 3);
+/// assert_eq!(table.get(probe), None);
+/// let swept = table.sweep(10_000, &mut |_, _| ()).unwrap();
+/// assert_eq!((swept.version, swept.removed), (3, 1));
 /// ```
 pub struct Table {
     hasher: Hasher,
     shards: Vec<Shard>,
-    len: usize,
+    presence: Presence,
+    totals: Totals,
+    sweep: Sweep,
+    expiry: Expiry,
+}
+
+/// What all shards together have, kept up to date by [`Table::change`].
+#[derive(Default)]
+struct Totals {
+    memory: usize,
+    expiring: usize,
 }
 
 impl Table {
     /// An empty table. `seed` keys the hash; the store's identity, so that SCAN cursors outlive a restart.
     pub fn new(seed: u128) -> Self {
-        Table { hasher: Hasher::new(seed), shards: new_shards(), len: 0 }
+        Table::of(Hasher::new(seed), (0..SHARDS).map(first_hash).map(Shard::new).collect())
+    }
+
+    fn of(hasher: Hasher, shards: Vec<Shard>) -> Self {
+        let memory = shards.iter().map(|shard| size_of::<Shard>() + shard.memory()).sum();
+        let totals = Totals { memory, expiring: shards.iter().map(Shard::expiring).sum() };
+        let presence = Presence { len: shards.iter().map(Shard::len).sum(), ..Presence::default() };
+        Table { hasher, shards, presence, totals, sweep: Sweep::default(), expiry: Expiry::default() }
     }
 
     /// Hashes a key, for what is asked of it next.
@@ -65,64 +105,68 @@ impl Table {
         Probe { hash: self.hasher.hash(key), key }
     }
 
-    /// The entry of a key, an expired one included.
+    /// The entry of a key, an expired one included, one that was flushed not.
     pub fn get(&self, probe: Probe<'_>) -> Option<&Entry> {
-        self.shards[shard_of(probe.hash)].get(probe.hash, probe.key)
+        let entry = self.shards[shard_of(probe.hash)].get(probe.hash, probe.key)?;
+        (!self.hides(entry)).then_some(entry)
     }
 
-    /// Stores an entry, whose key has this hash, and returns the one it replaces.
-    pub fn put(&mut self, hash: u64, entry: Entry) -> Option<Entry> {
+    /// Stores an entry, whose key has this hash.
+    pub fn put(&mut self, hash: u64, entry: Entry, departed: &mut Departed<'_>) {
         debug_assert_eq!(hash, self.hasher.hash(entry.key()), "the hash of another key");
         debug_assert!(!entry.is_removal(), "a removal is `remove`");
-        let old = self.shards[shard_of(hash)].put(hash, entry);
-        self.len += usize::from(old.is_none());
-        old
-    }
-
-    /// Removes a key and returns its entry.
-    pub fn remove(&mut self, probe: Probe<'_>) -> Option<Entry> {
-        let old = self.shards[shard_of(probe.hash)].remove(probe.hash, probe.key);
-        self.len -= usize::from(old.is_some());
-        old
-    }
-
-    /// Removes what a flush of version `below` covers, and returns how many entries went.
-    pub fn flush(&mut self, prefix: Option<&[u8]>, below: u64, departed: &mut dyn FnMut(&Entry)) -> usize {
-        let mut stays = |entry: &Entry| {
-            let stays = entry.version() >= below || !covers(prefix, entry.key());
-            if !stays {
-                departed(entry);
+        self.change(shard_of(hash), |shard, presence| {
+            presence.len += 1;
+            if let Some(old) = shard.put(hash, entry) {
+                presence.depart(&old, Departure::Superseded, departed);
             }
-            stays
-        };
-        let removed = self.shards.iter_mut().map(|shard| shard.retain(&mut stays)).sum();
-        self.len -= removed;
-        removed
+        });
     }
 
-    /// Number of entries, expired ones included.
+    /// Removes a key.
+    pub fn remove(&mut self, probe: Probe<'_>, departed: &mut Departed<'_>) {
+        self.change(shard_of(probe.hash), |shard, presence| {
+            if let Some(old) = shard.remove(probe.hash, probe.key) {
+                presence.depart(&old, Departure::Removed, departed);
+            }
+        });
+    }
+
+    /// Number of entries, expired ones included, flushed ones not; save that what a flush of a prefix hides counts
+    /// until it is removed, since only then is it known how many they are.
     pub fn len(&self) -> usize {
-        self.len
+        self.presence.len
     }
 
     /// None.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// Bytes of memory held, entries and their bookkeeping, approximately.
+    /// Bytes of memory that everything stored takes, as the allocator counts it: entries, those included that a flush
+    /// hides, slots, and free slots.
     pub fn memory(&self) -> usize {
-        self.shards.iter().map(|shard| size_of::<Shard>() + shard.memory()).sum()
+        self.totals.memory
     }
 
     /// Every entry, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.iter_hashed().map(|(_, entry)| entry)
+        self.shards.iter().flat_map(Shard::iter).map(|(_, entry)| entry).filter(|entry| !self.hides(entry))
     }
 
-    /// Every entry with its hash, in no order.
-    pub fn iter_hashed(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        self.shards.iter().flat_map(Shard::iter)
+    /// Whether the entry was flushed, and merely not swept yet.
+    fn hides(&self, entry: &Entry) -> bool {
+        !self.presence.sweeps.is_empty() && self.presence.sweeps.hide(entry)
+    }
+
+    /// Changes a shard, and keeps the totals.
+    fn change<R>(&mut self, shard: usize, work: impl FnOnce(&mut Shard, &mut Presence) -> R) -> R {
+        let shard = &mut self.shards[shard];
+        let (memory, expiring) = (shard.memory(), shard.expiring());
+        let result = work(shard, &mut self.presence);
+        self.totals.memory = self.totals.memory - memory + shard.memory();
+        self.totals.expiring = self.totals.expiring - expiring + shard.expiring();
+        result
     }
 }
 
@@ -142,16 +186,8 @@ impl Hasher {
         let mut hasher = self.state.build_hasher();
         hasher.write_u64(self.salt ^ key.space as u64);
         hasher.write(key.bytes);
-        hasher.finish()
+        hasher.finish() & !(HASH_STEP - 1)
     }
-}
-
-fn shard_of(hash: u64) -> usize {
-    (hash >> (u64::BITS - SHARD_BITS)) as usize
-}
-
-fn new_shards<S: Default>() -> Vec<S> {
-    std::iter::repeat_with(S::default).take(1 << SHARD_BITS).collect()
 }
 
 #[cfg(test)]
@@ -161,7 +197,13 @@ mod tests {
 
     fn put(table: &mut Table, version: u64, key: Key<'_>) {
         let hash = table.probe(key).hash;
-        table.put(hash, Entry::new(version, key, &Value { bytes: b"v", flags: 0, deadline: 0 }));
+        table.put(hash, Entry::new(version, key, &Value { bytes: b"v", flags: 0, deadline: 0 }), &mut |_, _| ());
+    }
+
+    /// Flushes to the end, and tells how many entries went.
+    fn flush(table: &mut Table, prefix: Option<&[u8]>, version: u64) -> Option<u64> {
+        table.begin_flush(prefix, version);
+        table.sweep(usize::MAX, &mut |_, _| ()).map(|swept| swept.removed)
     }
 
     #[test]
@@ -171,20 +213,9 @@ mod tests {
         put(&mut table, 1, Key::bytes(b"k"));
         put(&mut table, 2, python);
         assert_eq!(table.len(), 2);
-        assert_eq!(table.flush(Some(b""), 9, &mut |_| {}), 1);
+        assert_eq!(flush(&mut table, Some(b""), 8), Some(1));
         assert_eq!(table.get(table.probe(python)).map(Entry::version), Some(2));
-        assert_eq!(table.flush(None, 9, &mut |_| {}), 1);
-    }
-
-    #[test]
-    fn a_flush_spares_what_is_not_older() {
-        let mut table = Table::new(1);
-        for version in 1..=10_u64 {
-            put(&mut table, version, Key::bytes(&[b'k', version as u8]));
-        }
-        assert_eq!(table.flush(Some(b"k"), 6, &mut |_| {}), 5);
-        assert!(table.iter().all(|entry| entry.version() >= 6));
-        assert_eq!(table.len(), 5);
+        assert_eq!(flush(&mut table, None, 9), Some(1));
     }
 
     #[test]
@@ -203,8 +234,24 @@ mod tests {
         for version in 1..=5_000_u64 {
             put(&mut table, version, Key::bytes(&version.to_le_bytes()));
         }
-        assert!(table.memory() > empty + 5_000 * 48);
-        table.flush(None, u64::MAX, &mut |_| {});
+        assert!(table.memory() > empty + 5_000 * (11 + 8 + 1 + 12));
+        flush(&mut table, None, u64::MAX);
         assert_eq!(table.memory(), empty);
+    }
+
+    #[test]
+    fn every_departure_is_told() {
+        let mut table = Table::new(1);
+        let mut told = Vec::new();
+        let key = Key::bytes(b"k");
+        put(&mut table, 1, key);
+        let probe = table.probe(key);
+        let mut departed = |entry: &Entry, departure| told.push((entry.version(), departure));
+        let entry = Entry::new(2, key, &Value { bytes: b"v", flags: 0, deadline: 0 });
+        table.put(probe.hash, entry, &mut departed);
+        table.remove(probe, &mut departed);
+        table.remove(probe, &mut departed);
+        assert_eq!(told, [(1, Departure::Superseded), (2, Departure::Removed)]);
+        assert_eq!(table.len(), 0);
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! Knows mutations and versions, not segments or records. Order does not matter because the highest version of a
 //! key wins, removals stay as entries until the end, and every flush is kept and applied to whatever lies below
-//! it, met before or after. An expired entry is an entry like any other here: were it dropped, an older value
-//! of its key, met later, would come back.
+//! it, met before or after. An expired entry is an entry like any other until the end: were it dropped before, an older
+//! value of its key, met later, would come back.
 
 use super::entry::Entry;
 use super::flushes::Flushes;
-use super::shard::Shard;
-use super::{Hasher, Table, new_shards, shard_of};
+use super::shard::{Place, Shard};
+use super::slot::{SHARDS, first_hash, shard_of};
+use super::{Hasher, Table};
 use crate::mutation::Mutation;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -22,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 /// let replay = Replay::new(7);
 /// replay.apply(2, &Mutation::Remove { key });
 /// replay.apply(1, &Mutation::Put { key, value: Value { bytes: b"older", flags: 0, deadline: 0 } });
-/// assert!(replay.finish().is_empty());
+/// assert!(replay.finish(1_700_000_000_000).is_empty());
 /// ```
 pub struct Replay {
     hasher: Hasher,
@@ -33,7 +34,6 @@ pub struct Replay {
 }
 
 /// A shard that may hold tombstones.
-#[derive(Default)]
 struct Growing {
     shard: Shard,
     tombstones: bool,
@@ -44,7 +44,9 @@ impl Replay {
     pub fn new(seed: u128) -> Self {
         Replay {
             hasher: Hasher::new(seed),
-            shards: new_shards(),
+            shards: (0..SHARDS)
+                .map(|shard| Mutex::new(Growing { shard: Shard::new(first_hash(shard)), tombstones: false }))
+                .collect(),
             flushes: Mutex::default(),
             flushed: AtomicU64::new(0),
         }
@@ -77,18 +79,23 @@ impl Replay {
         }
     }
 
-    /// The table, without tombstones and without what was flushed.
-    pub fn finish(self) -> Table {
+    /// The table, without tombstones, without what was flushed, and without what has expired by `now`, a Unix time in
+    /// milliseconds.
+    pub fn finish(self, now: u64) -> Table {
         let flushes = self.flushes.into_inner().unwrap_or_else(PoisonError::into_inner);
         let finish = |growing: Mutex<Growing>| {
             let Growing { mut shard, tombstones } = growing.into_inner().unwrap_or_else(PoisonError::into_inner);
-            if tombstones || !flushes.is_empty() {
-                shard.retain(|entry| !entry.is_removal() && entry.version() >= flushes.newest_over(entry.key()));
+            if tombstones || !flushes.is_empty() || shard.may_hold_expired(now) {
+                let goes = |entry: &Entry| {
+                    let is_flushed = || entry.version() < flushes.newest_over(entry.key());
+                    entry.is_removal() || entry.is_expired(now) || is_flushed()
+                };
+                shard.weed(&mut Place::default(), &mut usize::MAX.clone(), goes);
+                shard.shrink();
             }
             shard
         };
-        let shards: Vec<Shard> = self.shards.into_iter().map(finish).collect();
-        Table { hasher: self.hasher, len: shards.iter().map(Shard::len).sum(), shards }
+        Table::of(self.hasher, self.shards.into_iter().map(finish).collect())
     }
 
     /// Works on the shard of a hash. A thread that panicked on it is no reason to stop: entries are whole or absent.
@@ -101,6 +108,8 @@ impl Replay {
 mod tests {
     use super::*;
     use crate::mutation::{Key, Value};
+
+    const NOW: u64 = 10;
 
     fn put(bytes: &'static [u8], deadline: u64) -> Mutation<'static> {
         Mutation::Put { key: Key::bytes(b"key"), value: Value { bytes, flags: 0, deadline } }
@@ -120,7 +129,7 @@ mod tests {
                 for (version, mutation) in &order {
                     replay.apply(*version, mutation);
                 }
-                let table = replay.finish();
+                let table = replay.finish(NOW);
                 let held = table.get(table.probe(Key::bytes(b"key")));
                 assert_eq!(table.len(), usize::from(held.is_some()));
                 outcomes.push(held.map(|entry| entry.value().to_vec()));
@@ -154,6 +163,8 @@ mod tests {
 
     #[test]
     fn an_expired_entry_keeps_the_older_one_away() {
-        assert_eq!(outcome(&[(1, put(b"old", 0)), (2, put(b"expired", 1))]), Some(b"expired".to_vec()));
+        assert_eq!(outcome(&[(1, put(b"old", 0)), (2, put(b"expired", NOW))]), None);
+        assert_eq!(outcome(&[(1, put(b"old", 0)), (2, put(b"not yet", NOW + 1))]), Some(b"not yet".to_vec()));
+        assert_eq!(outcome(&[(1, put(b"expired", 1)), (2, put(b"new", 0))]), Some(b"new".to_vec()));
     }
 }

@@ -6,42 +6,50 @@
 
 use super::Table;
 use super::entry::Entry;
-use super::shard::{SHARD_BITS, Shard};
+use super::shard::Shard;
+use super::slot::{SHARDS, first_hash, shard_of};
 
 /// All entries whose hashes lie from the position asked for up to `next`, in order of hash.
 #[derive(Debug)]
 pub struct Stretch<'t> {
     /// The entries with their hashes.
     pub entries: Vec<(u64, &'t Entry)>,
+    /// How many were looked at: these, and those that were flushed and not swept yet.
+    pub looked_at: usize,
     /// Where the next stretch begins; 0 at the end of the table.
     pub next: u64,
 }
 
 impl Table {
     /// The stretch that begins at a position (0 is the start, any other number is harmless), with about `aim`
-    /// entries if there are as many: more only where the last ones have one hash.
+    /// entries if there are as many: more only where the last ones have one hash, fewer where some were flushed and
+    /// not swept yet.
     ///
     /// Costs one pass over the slots of each shard it enters and a sort of about `aim` entries.
     pub fn stretch(&self, from: u64, aim: usize) -> Stretch<'_> {
         let aim = aim.max(1);
         let mut entries = Vec::new();
-        let mut shard = (from >> (u64::BITS - SHARD_BITS)) as usize;
-        loop {
+        let mut shard = shard_of(from);
+        let next = loop {
             let start = entries.len();
             let more = collect(&self.shards[shard], from, aim - start, &mut entries);
             shard += 1;
             if more {
                 // The last hash has a successor: another entry of its shard lies above it.
-                let next = entries.last().map_or(0, |&(hash, _)| hash.wrapping_add(1));
-                return Stretch { entries, next };
+                break entries.last().map_or(0, |&(hash, _)| hash.wrapping_add(1));
             }
-            if shard == self.shards.len() {
-                return Stretch { entries, next: 0 };
+            if shard == SHARDS {
+                break 0;
             }
             if entries.len() >= aim {
-                return Stretch { entries, next: (shard as u64) << (u64::BITS - SHARD_BITS) };
+                break first_hash(shard);
             }
+        };
+        let looked_at = entries.len();
+        if self.sweeping().is_some() {
+            entries.retain(|&(_, entry)| !self.hides(entry));
         }
+        Stretch { entries, looked_at, next }
     }
 }
 
@@ -69,6 +77,7 @@ fn collect<'t>(shard: &'t Shard, from: u64, aim: usize, into: &mut Vec<(u64, &'t
 mod tests {
     use super::*;
     use crate::mutation::{Key, Value};
+    use crate::table::slot::HASH_STEP;
 
     fn entry(version: u64) -> Entry {
         Entry::new(version, Key::bytes(&version.to_le_bytes()), &Value { bytes: b"", flags: 0, deadline: 0 })
@@ -78,7 +87,7 @@ mod tests {
     fn forged(hashes: &[u64]) -> Table {
         let mut table = Table::new(0);
         for (version, &hash) in hashes.iter().enumerate() {
-            table.shards[(hash >> (u64::BITS - SHARD_BITS)) as usize].put(hash, entry(version as u64));
+            table.shards[shard_of(hash)].put(hash, entry(version as u64));
         }
         table
     }
@@ -99,30 +108,40 @@ mod tests {
 
     #[test]
     fn equal_hashes_are_never_split() {
-        let table = forged(&[5, 9, 5, 5, 2]);
-        assert_eq!(walk(&table, 2), [(vec![2, 5, 5, 5], 6), (vec![9], 0)]);
+        let [two, five, nine] = [2, 5, 9].map(|hash| hash * HASH_STEP);
+        let table = forged(&[five, nine, five, five, two]);
+        assert_eq!(walk(&table, 2), [(vec![two, five, five, five], five + 1), (vec![nine], 0)]);
         // The shard is at its end with the aim reached; whether the others hold anything is for the next stretch.
-        let second = 1 << (u64::BITS - SHARD_BITS);
-        assert_eq!(walk(&table, 1), [(vec![2], 3), (vec![5, 5, 5], 6), (vec![9], second), (vec![], 0)]);
+        let expected = [(vec![two], two + 1), (vec![five; 3], five + 1), (vec![nine], first_hash(1)), (vec![], 0)];
+        assert_eq!(walk(&table, 1), expected);
     }
 
     #[test]
     fn the_ends_of_shards_and_of_the_table() {
-        let second = 1 << (u64::BITS - SHARD_BITS);
-        let table = forged(&[0, second - 1, second, u64::MAX, u64::MAX - 1]);
+        let (second, last) = (first_hash(1), 0_u64.wrapping_sub(HASH_STEP));
+        let table = forged(&[0, second - HASH_STEP, second, last, last - HASH_STEP]);
         let stretches = walk(&table, 1);
         let hashes: Vec<u64> = stretches.iter().flat_map(|(hashes, _)| hashes.clone()).collect();
-        assert_eq!(hashes, [0, second - 1, second, u64::MAX - 1, u64::MAX]);
+        assert_eq!(hashes, [0, second - HASH_STEP, second, last - HASH_STEP, last]);
         assert_eq!(walk(&table, 100), [(hashes, 0)]);
     }
 
     #[test]
     fn an_arbitrary_position_is_harmless() {
-        let table = forged(&[1, 1 << 60]);
-        for from in [1, 2, (1 << 60) + 1, u64::MAX] {
+        let table = forged(&[HASH_STEP, 1 << 60]);
+        for from in [1, HASH_STEP + 1, (1 << 60) + 1, u64::MAX] {
             let stretch = table.stretch(from, 0);
             assert!(stretch.entries.iter().all(|&(hash, _)| hash >= from));
         }
         assert_eq!(Table::new(1).stretch(u64::MAX, 5).next, 0);
+    }
+
+    #[test]
+    fn flushed_entries_are_passed_and_not_shown() {
+        let mut table = forged(&(1..=9).map(|hash| hash * HASH_STEP).collect::<Vec<_>>());
+        table.begin_flush(None, 5);
+        let stretch = table.stretch(0, 6);
+        let versions: Vec<u64> = stretch.entries.iter().map(|(_, entry)| entry.version()).collect();
+        assert_eq!((versions, stretch.looked_at, stretch.next), (vec![5], 6, 6 * HASH_STEP + 1));
     }
 }

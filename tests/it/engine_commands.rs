@@ -3,7 +3,7 @@
 use kvd::command::{Command, Limits, SetOptions};
 use kvd::engine::{BatchId, Engine, View};
 use kvd::mutation::{Key, Mutation, PICKLED, Space};
-use kvd::table::Table;
+use kvd::table::{Departure, Table};
 use kvd::wire::{Frame, ReplyFrames, frames};
 
 const LIMITS: Limits = Limits { max_value: 64 };
@@ -14,11 +14,13 @@ struct Store {
     now: u64,
     /// The mutations recorded so far, told shortly.
     log: Vec<String>,
+    /// The flushes that were swept, and how many entries each removed.
+    swept: Vec<(u64, u64)>,
 }
 
 impl Store {
     fn new() -> Self {
-        Store { engine: Engine::new(Table::new(7), 1, LIMITS), now: 1_000, log: Vec::new() }
+        Store { engine: Engine::new(Table::new(7), 1, LIMITS), now: 1_000, log: Vec::new(), swept: Vec::new() }
     }
 
     /// Asks under a view and returns the reply, in words, and what it waits for.
@@ -45,6 +47,9 @@ impl Store {
             });
         };
         let evaluation = self.engine.evaluate(command, self.now, view, &mut record);
+        if let Some(version) = evaluation.sweep {
+            return (format!("LATER {version}"), evaluation.after);
+        }
         let mut reply = ReplyFrames::default();
         frames::encode(&evaluation.reply, &mut reply);
         let words: Vec<String> = reply
@@ -71,10 +76,14 @@ impl Store {
         std::mem::take(&mut self.log)
     }
 
-    /// Makes everything so far durable.
+    /// Makes everything so far durable, and sweeps what was flushed.
     fn commit(&mut self) {
         let batch = self.engine.close_batch();
-        self.engine.commit(batch, &mut |_| {});
+        self.engine.commit(batch, &mut |_, _| ());
+        while self.engine.table().sweeping().is_some() {
+            let swept = self.engine.sweep(100, &mut |_, _| ());
+            self.swept.extend(swept.map(|swept| (swept.version, swept.removed)));
+        }
     }
 }
 
@@ -264,17 +273,54 @@ fn flush_hides_what_is_durable_and_what_is_pending() {
     store.ask("MSET a1 x a2 x b1 x");
     store.commit();
     store.ask("MSET a2 y a3 y");
-    assert_eq!(store.ask("FLUSH PREFIX a"), "OK 3");
+    assert_eq!(store.ask("FLUSH PREFIX a"), "LATER 6");
     assert_eq!(store.ask("MGET a1 a2 a3 b1"), "OK 0  0  0  1 x");
-    assert_eq!(store.ask("COUNT"), "OK 1");
+    assert_eq!(store.ask("COUNT"), "OK 2", "nobody has looked yet whether the flush covers a1");
     store.ask("SET a1 z");
-    assert_eq!(store.ask("FLUSH PREFIX b"), "OK 1");
-    assert_eq!(store.ask("FLUSH"), "OK 1");
-    assert_eq!(store.ask("FLUSH"), "OK 0");
+    assert_eq!(store.ask("FLUSH PREFIX b"), "LATER 8");
+    assert_eq!(store.ask("FLUSH"), "LATER 9");
+    assert_eq!(store.ask("COUNT"), "OK 0");
+    assert_eq!(store.ask("FLUSH"), "LATER 10");
     assert_eq!(store.look(View::Durable, "COUNT").0, "OK 3");
     store.commit();
     assert!(store.engine.table().is_empty());
+    assert_eq!(store.swept, [(6, 3), (8, 1), (9, 1), (10, 0)]);
     assert_eq!(store.recorded().len(), 5 + 1 + 4, "a flush is recorded even if nothing matched");
+}
+
+#[test]
+fn a_flush_of_everything_knows_its_number_at_once() {
+    let mut store = Store::new();
+    store.ask("MSET a 1 b 2 c 3");
+    store.commit();
+    store.ask("MSET c 4 d 5");
+    store.ask("DEL a");
+    assert_eq!(store.ask("FLUSH"), "OK 3");
+    store.ask("SET e 6");
+    assert_eq!(store.ask("COUNT"), "OK 1");
+    assert_eq!(store.ask("FLUSH"), "OK 1");
+    assert_eq!(store.ask("FLUSH"), "OK 0");
+    store.ask("SET f 7");
+    store.commit();
+    assert_eq!(store.ask("COUNT"), "OK 1");
+    assert_eq!(store.swept, [(7, 3), (9, 1), (10, 0)], "and the sweep finds as many");
+}
+
+#[test]
+fn what_has_expired_is_removed_without_a_record() {
+    let mut store = Store::new();
+    store.ask("SET a 1 TTL 5");
+    store.ask("SET b 2 TTL 50000");
+    store.ask("SET c 3");
+    store.commit();
+    store.recorded();
+    store.now += 5;
+    assert_eq!(store.ask("COUNT"), "OK 3");
+    let mut gone = Vec::new();
+    while store.engine.expire(store.now, 100, &mut |entry, why| gone.push((entry.version(), why))) {}
+    assert_eq!(gone, [(1, Departure::Expired)]);
+    assert_eq!(store.ask("COUNT"), "OK 2");
+    assert_eq!(store.recorded(), [""; 0]);
 }
 
 #[test]
@@ -285,7 +331,9 @@ fn a_prefix_flush_spares_python_keys() {
     store.evaluate(View::Pending, &Command::Set { key, value: b"v", options });
     assert_eq!(store.ask("GET a"), "MISS");
     assert_eq!(store.ask("SCAN 0"), "OK 0");
-    assert_eq!(store.ask("FLUSH PREFIX ''"), "OK 0");
+    assert_eq!(store.ask("FLUSH PREFIX ''"), "LATER 2");
+    store.commit();
+    assert_eq!(store.swept, [(2, 0)]);
     assert_eq!(store.ask("COUNT"), "OK 1");
     assert_eq!(store.ask("FLUSH"), "OK 1");
 }
@@ -300,12 +348,12 @@ fn a_durable_read_sees_only_what_was_committed() {
     assert_eq!(store.look(View::Durable, "DEL k"), ("OK 1".into(), Some(3)));
     assert_eq!(store.look(View::Durable, "GET k"), ("MISS".into(), None));
     assert_eq!(store.look(View::Pending, "GET k"), ("MISS".into(), Some(3)));
-    store.engine.commit(1, &mut |_| {});
+    store.engine.commit(1, &mut |_, _| ());
     assert_eq!(store.look(View::Durable, "GET k"), ("OK 1 1 0".into(), None));
-    store.engine.commit(2, &mut |_| {});
+    store.engine.commit(2, &mut |_, _| ());
     assert_eq!(store.look(View::Durable, "GET k"), ("OK 2 2 0".into(), None));
     assert_eq!(store.engine.close_batch(), 3);
-    store.engine.commit(3, &mut |_| {});
+    store.engine.commit(3, &mut |_, _| ());
     assert_eq!(store.look(View::Pending, "GET k"), ("MISS".into(), None));
 }
 
@@ -337,7 +385,7 @@ fn refusals_and_absences_wait_for_what_they_read() {
     assert_eq!(store.look(View::Durable, "COUNT"), ("OK 2".into(), None));
     let (reply, after) = store.look(View::Pending, "INCR new");
     assert!(reply.starts_with("ERR NOTINT") && after == Some(2));
-    assert_eq!(store.look(View::Durable, "FLUSH PREFIX ne"), ("OK 1".into(), Some(4)));
+    assert_eq!(store.look(View::Durable, "FLUSH PREFIX ne"), ("LATER 5".into(), Some(4)));
     assert_eq!(store.look(View::Pending, "GET never"), ("MISS".into(), Some(4)), "hidden by the flush, if by anything");
 }
 

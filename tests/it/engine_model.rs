@@ -10,7 +10,7 @@ use kvd::mutation::{Key, Mutation, PICKLED, Value};
 use kvd::table::{Replay, Table};
 use kvd::wire::{Frame, ReplyFrames, frames};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const LIMITS: Limits = Limits { max_value: 24 };
 const SEED: u128 = 0x1234_5678_9abc_def0_0fed_cba9_8765_4321;
@@ -28,6 +28,10 @@ enum Step {
     Refuse,
     /// Time goes by, in milliseconds.
     Wait(u64),
+    /// Some of what was flushed is removed, with this effort.
+    Sweep(usize),
+    /// Time goes by, enough for every shard to be looked at again, and everything expired is removed.
+    Expire,
 }
 
 /// What a key holds in the model.
@@ -45,14 +49,15 @@ type Rows = BTreeMap<Vec<u8>, Row>;
 #[derive(Clone, Debug)]
 enum Touch {
     Key(Vec<u8>),
-    Prefix(Vec<u8>),
+    /// What starts with it; `None` is everything.
+    Prefix(Option<Vec<u8>>),
 }
 
 impl Touch {
     fn covers(&self, key: &[u8]) -> bool {
         match self {
             Touch::Key(touched) => touched == key,
-            Touch::Prefix(prefix) => key.starts_with(prefix),
+            Touch::Prefix(prefix) => key.starts_with(prefix.as_deref().unwrap_or_default()),
         }
     }
 }
@@ -63,9 +68,12 @@ struct Model {
     full: Rows,
     /// Closed batches, oldest first, each with the rows as they were when it closed.
     closed: Vec<(BatchId, Rows)>,
+    committed: BatchId,
     forming: BatchId,
     touches: Vec<(BatchId, Touch)>,
     next_version: u64,
+    /// The flushes, by version: the batch of each, and the versions of the entries that it removes.
+    flushes: BTreeMap<u64, (BatchId, BTreeSet<u64>)>,
 }
 
 /// An answer of the model: words, and what must be durable first.
@@ -74,7 +82,51 @@ type Answer = (String, Option<BatchId>);
 impl Model {
     fn new() -> Self {
         let (durable, full) = (Rows::new(), Rows::new());
-        Model { durable, full, closed: Vec::new(), forming: 1, touches: Vec::new(), next_version: 1 }
+        Model {
+            durable,
+            full,
+            closed: Vec::new(),
+            committed: 0,
+            forming: 1,
+            touches: Vec::new(),
+            next_version: 1,
+            flushes: BTreeMap::new(),
+        }
+    }
+
+    /// Removes what has expired and is durable. What is pending on top of it stays.
+    fn expire(&mut self, now: u64) {
+        let expired: Vec<u64> = self
+            .durable
+            .values()
+            .filter(|row| row.deadline != 0 && row.deadline <= now)
+            .map(|row| row.version)
+            .collect();
+        let pending = self.closed.iter_mut().map(|(_, rows)| rows);
+        for rows in pending.chain([&mut self.durable, &mut self.full]) {
+            rows.retain(|_, row| !expired.contains(&row.version));
+        }
+        for (batch, removes) in self.flushes.values_mut() {
+            // Those that are in effect had hidden it, and count it.
+            if *batch > self.committed {
+                removes.retain(|version| !expired.contains(version));
+            }
+        }
+    }
+
+    /// Has the engine sweep, and compares how many entries each flush removed that is through by that.
+    fn sweep(&mut self, engine: &mut Engine, effort: usize) {
+        if let Some(swept) = engine.sweep(effort, &mut |_, _| ()) {
+            let (batch, removes) = self.flushes.remove(&swept.version).unwrap();
+            assert!(batch <= self.committed);
+            assert_eq!(swept.removed, removes.len() as u64);
+        }
+    }
+
+    /// Whether a flush of a prefix is pending, or in effect and not swept yet.
+    fn flushing_a_prefix(&self, engine: &Engine, view: View) -> bool {
+        let is_prefix = |(_, touch): &(BatchId, Touch)| matches!(touch, Touch::Prefix(Some(_)));
+        engine.table().sweeping_a_prefix() || view == View::Pending && self.touches.iter().any(is_prefix)
     }
 
     fn newest_over(&self, key: &[u8]) -> Option<BatchId> {
@@ -180,12 +232,16 @@ impl Model {
                 (format!("OK {removed}"), read)
             }
             Command::Flush { prefix } => {
-                let prefix = prefix.unwrap_or_default();
-                let before = self.full.len();
-                self.full.retain(|key, _| !key.starts_with(prefix));
+                let touch = Touch::Prefix(prefix.map(<[u8]>::to_vec));
+                let (flushed, rest): (Rows, Rows) =
+                    std::mem::take(&mut self.full).into_iter().partition(|(key, _)| touch.covers(key));
+                self.full = rest;
+                let removes: BTreeSet<u64> = flushed.into_values().map(|row| row.version).collect();
+                let answer = format!("OK {}", removes.len());
+                self.flushes.insert(self.next_version, (self.forming, removes));
                 self.next_version += 1;
-                self.touches.push((self.forming, Touch::Prefix(prefix.to_vec())));
-                (format!("OK {}", before - self.full.len()), None)
+                self.touches.push((self.forming, touch));
+                (answer, None)
             }
             Command::GetDelete { key }
             | Command::Increment { key, .. }
@@ -241,6 +297,10 @@ impl Model {
             other => panic!("not a change: {other:?}"),
         }
     }
+}
+
+fn number(reply: &str) -> u64 {
+    reply.strip_prefix("OK ").unwrap().parse().unwrap()
 }
 
 fn told(row: &Row) -> String {
@@ -308,7 +368,7 @@ impl Recorded {
     }
 }
 
-/// Everything that a table holds.
+/// Everything that a table holds, save what was flushed and not swept yet.
 fn rows(table: &Table) -> Rows {
     let rows: Rows = table
         .iter()
@@ -317,12 +377,22 @@ fn rows(table: &Table) -> Rows {
             (entry.key().bytes.to_vec(), Row { value: entry.value().to_vec(), flags, deadline, version })
         })
         .collect();
-    assert_eq!(rows.len(), table.len());
+    if table.sweeping_a_prefix() {
+        assert!(rows.len() <= table.len());
+    } else {
+        assert_eq!(rows.len(), table.len());
+    }
     rows
 }
 
+/// What of it has not expired.
+fn live(rows: &Rows, now: u64) -> Rows {
+    let live = rows.iter().filter(|(_, row)| row.deadline == 0 || row.deadline > now);
+    live.map(|(key, row)| (key.clone(), row.clone())).collect()
+}
+
 /// What a replay makes of mutations met in an order of chance, half of them by each of two threads.
-fn replayed(mutations: &[(u64, Recorded)], chance: u64) -> Rows {
+fn replayed(mutations: &[(u64, Recorded)], chance: u64, now: u64) -> Rows {
     let mut mutations = mutations.to_vec();
     let mut state = chance | 1;
     for end in (1..mutations.len()).rev() {
@@ -340,7 +410,7 @@ fn replayed(mutations: &[(u64, Recorded)], chance: u64) -> Rows {
             scope.spawn(move || half.iter().for_each(|(version, mutation)| mutation.apply(*version, replay)));
         }
     });
-    rows(&replay.finish())
+    rows(&replay.finish(now))
 }
 
 fn line() -> impl Strategy<Value = String> {
@@ -380,6 +450,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1..4_usize).prop_map(Step::Commit),
         1 => Just(Step::Refuse),
         1 => (1..4_u64).prop_map(Step::Wait),
+        1 => prop::sample::select(vec![1, 100, 700, 5_000]).prop_map(Step::Sweep),
+        1 => Just(Step::Expire),
     ]
 }
 
@@ -399,8 +471,21 @@ fn run(steps: &[Step], chance: u64) {
                     pending.push((forming, version, Recorded::of(version, mutation)));
                 };
                 let evaluation = engine.evaluate(&command, now, *view, &mut record);
-                let answer = (words(&evaluation.reply), evaluation.after);
-                assert_eq!(answer, model.answer(&command, *view, now), "{line} under {view:?}");
+                let (sweep, answer) = (evaluation.sweep, (words(&evaluation.reply), evaluation.after));
+                let expected = model.answer(&command, *view, now);
+                match command {
+                    // The number comes from the sweep.
+                    Command::Flush { .. } if sweep.is_some() => {
+                        assert_eq!(sweep, Some(model.next_version - 1));
+                        assert_eq!(answer.1, expected.1);
+                    }
+                    // What a flush of a prefix hides counts until it is swept.
+                    Command::Count if model.flushing_a_prefix(&engine, *view) => {
+                        assert_eq!(answer.1, expected.1);
+                        assert!(number(&answer.0) >= number(&expected.0), "{} {}", answer.0, expected.0);
+                    }
+                    _ => assert_eq!(answer, expected, "{line} under {view:?}"),
+                }
                 assert_eq!(engine.next_version(), model.next_version, "{line}");
             }
             Step::Close => {
@@ -411,27 +496,43 @@ fn run(steps: &[Step], chance: u64) {
             Step::Commit(most) => {
                 let count = model.closed.len().min(*most);
                 let Some((batch, rows_then)) = model.closed.drain(..count).next_back() else { continue };
-                engine.commit(batch, &mut |_| {});
+                engine.commit(batch, &mut |_, _| ());
                 model.durable = rows_then;
+                model.committed = batch;
                 model.touches.retain(|&(of, _)| of > batch);
                 let (done, rest) = pending.into_iter().partition::<Vec<_>, _>(|&(of, ..)| of <= batch);
                 pending = rest;
                 committed.extend(done.into_iter().map(|(_, version, mutation)| (version, mutation)));
                 assert!(committed.windows(2).all(|pair| pair[0].0 < pair[1].0), "versions rise");
                 assert_eq!(rows(engine.table()), model.durable);
-                assert_eq!(replayed(&committed, chance), model.durable, "a replay of the log is the table");
+                let replayed = replayed(&committed, chance, now);
+                assert_eq!(replayed, live(&model.durable, now), "a replay of the log is the table");
             }
             Step::Refuse => {
                 engine.refuse();
                 model.full = model.durable.clone();
                 model.closed.clear();
                 model.touches.clear();
+                model.flushes.retain(|_, &mut (batch, _)| batch <= model.committed);
                 model.forming += 1;
                 pending.clear();
             }
             Step::Wait(milliseconds) => now += milliseconds,
+            Step::Sweep(effort) => model.sweep(&mut engine, *effort),
+            Step::Expire => {
+                now += 5_000;
+                while engine.expire(now, 300, &mut |_, _| ()) {}
+                model.expire(now);
+                assert_eq!(rows(engine.table()), model.durable);
+            }
         }
     }
+    while engine.table().sweeping().is_some() {
+        model.sweep(&mut engine, 10_000);
+    }
+    assert_eq!(rows(engine.table()), model.durable);
+    model.flushes.retain(|_, &mut (batch, _)| batch <= model.committed);
+    assert!(model.flushes.is_empty(), "every flush comes to its end");
 }
 
 proptest! {

@@ -25,7 +25,7 @@ fn delete(engine: &mut Engine, key: &str) {
 
 fn commit(engine: &mut Engine) {
     let batch = engine.close_batch();
-    engine.commit(batch, &mut |_| {});
+    engine.commit(batch, &mut |_, _| ());
 }
 
 /// One page: where to go on, and its keys.
@@ -140,6 +140,27 @@ fn an_arbitrary_cursor_is_harmless() {
             let (next, keys) = page(&mut engine, cursor, "", 10, view);
             assert!(keys.len() <= 10 && (next == 0 || next > cursor));
         }
+    }
+}
+
+#[test]
+fn a_page_is_bounded_while_much_is_flushed_and_not_yet_swept() {
+    let mut engine = engine();
+    for number in 0..50_000 {
+        set(&mut engine, &format!("old {number}"));
+    }
+    ask(&mut engine, &Command::Flush { prefix: None }, View::Pending);
+    let new: BTreeSet<String> = (0..50).map(|number| format!("new {number}")).collect();
+    for key in &new {
+        set(&mut engine, key);
+    }
+    commit(&mut engine);
+    for step in 0..3 {
+        let mut pages = 1;
+        let keys = walk(&mut engine, "", 10, View::Durable, |_| pages += 1);
+        assert_eq!(keys.into_iter().collect::<BTreeSet<_>>(), new);
+        assert!(step > 0 || pages > 4, "{pages} pages over 50,000 hidden entries");
+        engine.sweep(60_000, &mut |_, _| ());
     }
 }
 

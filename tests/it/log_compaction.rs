@@ -55,7 +55,7 @@ fn open(disk: &FakeDisk) -> Result<(Writer, Ledger, Rows, u64), LogError> {
     let replay = Replay::new(unread.identity());
     let (ready, recovered) =
         unread.replay(&Progress::default(), &|version, mutation| replay.apply(version, mutation))?;
-    let table = replay.finish();
+    let table = replay.finish(0);
     let mut ledger = ready.ledger();
     let mut rows = Rows::new();
     for entry in table.iter() {

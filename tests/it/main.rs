@@ -22,6 +22,8 @@ mod log_damage;
 mod log_golden;
 /// A log with a memory of what was written, which the others share.
 mod log_store;
+/// The table's count of its memory against the allocator's.
+mod table_memory;
 
 /// The pickle dialect against pickles that CPython made, and against hostile ones.
 mod pickle;
