@@ -94,7 +94,8 @@ impl Table {
     }
 
     fn of(hasher: Hasher, shards: Vec<Shard>) -> Self {
-        let memory = shards.iter().map(|shard| size_of::<Shard>() + shard.memory()).sum();
+        let of_shards = allocation::taken(shards.capacity() * size_of::<Shard>());
+        let memory = of_shards + shards.iter().map(Shard::memory).sum::<usize>();
         let totals = Totals { memory, expiring: shards.iter().map(Shard::expiring).sum() };
         let presence = Presence { len: shards.iter().map(Shard::len).sum(), ..Presence::default() };
         Table { hasher, shards, presence, totals, sweep: Sweep::default(), expiry: Expiry::default() }

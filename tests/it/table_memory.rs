@@ -62,7 +62,9 @@ fn what_the_table_counts_is_what_the_allocator_gave() {
     let check = |table: &Table, when: &str| {
         let held = HELD.get() - before;
         let counted = table.memory();
-        assert!(counted.abs_diff(held) * 20 <= held, "{when}: {counted} counted, {held} held");
+        // The slots of a shard are aligned to 16 bytes, for which mimalloc may take as many more.
+        let allowed = held / 20 + 16 * 1024;
+        assert!(counted.abs_diff(held) <= allowed, "{when}: {counted} counted, {held} held");
     };
     for key in 0..200_000_u64 {
         // All sizes up to 1.5 KB, and some large ones.

@@ -229,6 +229,22 @@ fn deadlines() {
 }
 
 #[test]
+fn expired_keys_are_removed_though_nobody_asks() {
+    let store = Store::new();
+    let daemon = store.start();
+    let client = daemon.client();
+    client.say("SET stays v");
+    for number in 0..10 {
+        client.say(&format!("SET {number} v TTL 50"));
+    }
+    eventually("expired keys are not counted for long", || client.say("COUNT") == "OK 1");
+    client.say("SET late v TTL 1");
+    daemon.kill();
+    let daemon = store.start();
+    assert_eq!(daemon.client().say("COUNT"), "OK 1", "a start drops what has expired");
+}
+
+#[test]
 fn an_expired_key_is_a_miss_to_every_verb() {
     let store = Store::new();
     let daemon = store.start();
