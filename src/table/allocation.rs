@@ -11,10 +11,10 @@ const PURGE_DELAY: c_int = 15;
 /// Sets the process up so that neither taking memory nor giving it back stops everybody for milliseconds. To be called
 /// before there are threads.
 ///
-/// Left alone, mimalloc asks for huge pages, of which the first touch of each clears 2 MiB (6 ms on a virtual machine whose
-/// host has yet to find the memory), and gives memory back a second later, all that was freed in that time at once (30 ms
-/// after a flush of 5 million keys). Now the kernel hands out small pages, and each page is given back when its last
-/// entry is freed.
+/// Left alone, mimalloc asks for huge pages, of which the first touch of each clears 2 MiB (6 ms on a virtual machine
+/// whose host has yet to find the memory), and gives memory back a second later, all that was freed in that time at
+/// once (30 ms after a flush of 5 million keys). Now the kernel hands out small pages, and each page is given back when
+/// its last entry is freed.
 pub fn avoid_pauses() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!("huge pages stay as they are: {error}");

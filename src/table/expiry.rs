@@ -1,8 +1,9 @@
 //! Removing what has expired, though nobody asks for it.
 //!
 //! Knows no clock: `now` is a parameter. No list of deadlines is kept: each shard knows the earliest deadline that it
-//! may hold, so that those where nothing is due are skipped, and the others are looked through once in a while. That costs nothing a
-//! key, and about a twentieth of a processor's time where all of five million keys have deadlines that come one by one.
+//! may hold, so that those where nothing is due are skipped, and the others are looked through once in a while. That
+//! costs nothing a key, and about a twentieth of a processor's time where all of five million keys have deadlines that
+//! come one by one.
 
 use super::Table;
 use super::departure::{Departed, Departure};

@@ -1,8 +1,8 @@
 //! The flushes that are being swept: in effect, while what they cover is still on its way out.
 //!
-//! Knows prefixes, versions and numbers; holds no entries. A flush hides every entry below its version that it covers from the
-//! moment it begins, so removing them is no hurry. Each hidden entry is counted, whichever way it leaves, for the oldest
-//! flush that covers it, since by the next one it was gone already.
+//! Knows prefixes, versions and numbers; holds no entries. A flush hides every entry below its version that it covers
+//! from the moment it begins, so removing them is no hurry. Each hidden entry is counted, whichever way it leaves, for
+//! the oldest flush that covers it, since by the next one it was gone already.
 
 use super::entry::Entry;
 use crate::mutation::Space;
