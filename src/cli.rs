@@ -4,9 +4,10 @@
 //! and no files: whether a port is free or a directory can be written is found out by those who need it.
 
 use crate::command::{LARGEST_MAX_VALUE, Limits};
+use crate::engine::MemoryLimit;
 use crate::log::SyncPolicy;
 use bytesize::ByteSize;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ pub const DEFAULT_BIND: &str = "tcp://127.0.0.1:43000";
 pub const SMALLEST_SEGMENT: u64 = 64 << 10;
 /// Largest `--segment-size`, in bytes.
 pub const LARGEST_SEGMENT: u64 = 16 << 30;
+/// Smallest `--max-memory`, in bytes.
+pub const SMALLEST_MEMORY: u64 = 1 << 20;
 /// Smallest `--compaction-rate`, in bytes a second.
 pub const SLOWEST_COMPACTION: u64 = 64 << 10;
 /// Smallest `--max-log-size`, in segments: two that are sized ahead, one for compaction, and two for data.
@@ -80,6 +83,16 @@ pub struct Flags {
     #[arg(long, env = "KVD_SEGMENT_SIZE", value_name = "SIZE", default_value = "128MiB")]
     pub segment_size: ByteSize,
 
+    /// Memory that keys and values may take, with what is kept of each [default: 75% of the machine's or the cgroup's]
+    ///
+    /// It is the table that is meant, and what waits to become durable; the process needs a little more.
+    #[arg(long, env = "KVD_MAX_MEMORY", value_name = "SIZE")]
+    pub max_memory: Option<ByteSize>,
+
+    /// What happens beyond --max-memory: `clock` evicts what is used least, `none` refuses writes with NOMEM
+    #[arg(long, env = "KVD_EVICTION", value_name = "POLICY", default_value = "clock")]
+    pub eviction: Eviction,
+
     /// How fast the log is compacted in the background, bytes read and written a second, at least 64KiB
     ///
     /// Where garbage piles up faster than that, or COMPACT asks for it, there is no limit.
@@ -115,6 +128,15 @@ pub struct Flags {
     pub replay_threads: Option<usize>,
 }
 
+/// What `--eviction` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Eviction {
+    /// A queue on probation, and a clock over the rest.
+    Clock,
+    /// Nothing is evicted.
+    None,
+}
+
 /// What kvd can do beside being a daemon.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Tool {
@@ -138,6 +160,8 @@ pub struct Config {
     pub fsync: SyncPolicy,
     /// Bytes of one log file.
     pub segment_size: u64,
+    /// The limit of memory, and what happens beyond.
+    pub memory: MemoryLimit,
     /// Bytes a second that compaction may read and write where it is not urgent.
     pub compaction_rate: u64,
     /// Bytes that the log may take on disk.
@@ -181,11 +205,11 @@ pub enum ConfigError {
 }
 
 impl Flags {
-    /// Checks what was typed.
+    /// Checks what was typed. `machine_memory` is how many bytes the machine, or the cgroup, has.
     ///
     /// # Errors
     /// A [`ConfigError`] for the first value that can't be.
-    pub fn validate(self) -> Result<Config, ConfigError> {
+    pub fn validate(self, machine_memory: u64) -> Result<Config, ConfigError> {
         if self.bind.is_empty() {
             return Err(ConfigError::NoEndpoint);
         }
@@ -212,6 +236,13 @@ impl Flags {
             segment_size,
             compaction_rate: within("--compaction-rate", self.compaction_rate, SLOWEST_COMPACTION, u64::MAX >> 1)?,
             max_log_size,
+            memory: MemoryLimit {
+                bytes: match self.max_memory {
+                    Some(given) => within("--max-memory", given, SMALLEST_MEMORY, u64::MAX >> 1)? as usize,
+                    None => usize::try_from(machine_memory / 4 * 3).unwrap_or(usize::MAX),
+                },
+                evicts: self.eviction == Eviction::Clock,
+            },
             limits: Limits { max_value: max_value as usize },
             max_backlog: within("--max-backlog", self.max_backlog, SMALLEST_BACKLOG, u64::MAX >> 1)? as usize,
             replay_threads,
@@ -362,7 +393,7 @@ mod tests {
 
     fn refusal(arguments: &[&str]) -> String {
         match flags(arguments) {
-            Ok(flags) => flags.validate().expect_err("must be refused").to_string(),
+            Ok(flags) => flags.validate(8 << 30).expect_err("must be refused").to_string(),
             Err(error) => error.to_string(),
         }
     }
@@ -375,7 +406,7 @@ mod tests {
 
     #[test]
     fn without_flags_everything_has_its_documented_default() {
-        let config = flags(&[]).expect("parses").validate().expect("is possible");
+        let config = flags(&[]).expect("parses").validate(8 << 30).expect("is possible");
         assert_eq!(config.data_dir, PathBuf::from("./data"));
         assert_eq!(config.bind.iter().map(ToString::to_string).collect::<Vec<_>>(), [DEFAULT_BIND]);
         assert_eq!(config.fsync, SyncPolicy::Always);
@@ -403,7 +434,7 @@ mod tests {
         assert!(refusal(&["--replay-threads", "0"]).contains("--replay-threads"));
         let config = flags(&["--segment-size", "65536", "--max-value", "1GiB", "--max-backlog", "1MiB"])
             .expect("parses")
-            .validate()
+            .validate(8 << 30)
             .expect("is possible");
         assert_eq!((config.segment_size, config.limits.max_value, config.max_backlog), (65536, 1 << 30, 1 << 20));
     }
@@ -452,7 +483,7 @@ mod tests {
     fn binding_beyond_loopback_wants_to_be_confirmed() {
         let both = ["--bind", "tcp://127.0.0.1:1", "--bind", "tcp://*:2"];
         assert!(refusal(&both).contains("--insecure-bind"));
-        let config = flags(&[&both[..], &["--insecure-bind"]].concat()).expect("parses").validate();
+        let config = flags(&[&both[..], &["--insecure-bind"]].concat()).expect("parses").validate(8 << 30);
         assert_eq!(config.expect("is possible").bind.len(), 2);
     }
 }

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     };
     let stderr = std::io::stderr;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal()).init();
-    let config = match flags.validate() {
+    let config = match flags.validate(kvd::server::machine_memory()) {
         Ok(config) => config,
         Err(error) => return complain(&error.to_string(), USAGE),
     };

@@ -15,6 +15,7 @@
 //! - Each mutation has the next version, and a version is never handed out twice, not even after its batch was
 //!   refused.
 
+mod memory;
 mod overlay;
 mod reads;
 mod scan;
@@ -23,6 +24,8 @@ mod writes;
 use crate::command::{Command, ErrorCode, Limits, Reply};
 use crate::mutation::{Key, Mutation};
 use crate::table::{Departed, Entry, Probe, Swept, Table};
+use memory::Memory;
+pub use memory::MemoryLimit;
 use overlay::Overlay;
 
 /// Number of a batch of mutations, counted from 1 by the engine since its start.
@@ -78,6 +81,7 @@ pub struct Engine {
     /// The batch that mutations join now.
     forming: BatchId,
     full: bool,
+    memory: Memory,
 }
 
 /// What the evaluation of one command is given, and what it notes on its way.
@@ -104,7 +108,8 @@ impl Call<'_> {
 impl Engine {
     /// `next_version` is the version that the next mutation gets.
     pub fn new(table: Table, next_version: u64, limits: Limits) -> Self {
-        Engine { table, overlay: Overlay::default(), limits, next_version, forming: 1, full: false }
+        let memory = Memory::new(MemoryLimit::NONE);
+        Engine { table, overlay: Overlay::default(), limits, next_version, forming: 1, full: false, memory }
     }
 
     /// Evaluates a command, once.
@@ -123,7 +128,13 @@ impl Engine {
         record: &mut dyn FnMut(u64, &Mutation<'_>),
     ) -> Evaluation<'e> {
         if self.full && stores(command) {
-            let reply = Reply::Error(ErrorCode::NoSpace, "the disk is full: only removals are taken".into());
+            let reply = Reply::Error(
+                ErrorCode::NoSpace,
+                "there is no room for more on the disk: only removals are taken".into(),
+            );
+            return Evaluation { reply, after: None, sweep: None };
+        }
+        if let Some(reply) = self.memory_refusal(command) {
             return Evaluation { reply, after: None, sweep: None };
         }
         let mut call = Call { now, view, after: None, sweep: None, record };
@@ -167,6 +178,7 @@ impl Engine {
     /// that leaves the table by it.
     pub fn commit(&mut self, batch: BatchId, departed: &mut Departed<'_>) {
         self.overlay.commit(batch, &mut self.table, departed);
+        self.memory.committed(batch);
     }
 
     /// Removes some of what was flushed: see [`Table::sweep`]. To be called again and again, as long as
@@ -185,6 +197,7 @@ impl Engine {
     /// batch included. Neither their versions nor the batch's number come again.
     pub fn refuse(&mut self) {
         self.overlay.clear();
+        self.memory.refused();
         self.forming += 1;
     }
 

@@ -30,6 +30,8 @@ pub struct Overlay {
     newest: HashTable<Newest>,
     /// The pending flushes: they hide keys of the table and changes older than they are.
     flushes: Flushes,
+    /// What the entries take, in bytes.
+    memory: usize,
 }
 
 struct Pending {
@@ -107,6 +109,7 @@ impl Overlay {
                 self.newest.insert_unique(spread(hash), Newest { hash, position }, |newest| spread(newest.hash));
             }
         }
+        self.memory += entry.memory();
         self.changes.push_back(Pending { batch, change: Change::Key { hash, entry } });
     }
 
@@ -126,6 +129,7 @@ impl Overlay {
             self.first += 1;
             match change {
                 Change::Key { hash, entry } => {
+                    self.memory -= entry.memory();
                     if let Ok(newest) = self.newest.find_entry(spread(hash), |newest| newest.position == position) {
                         newest.remove();
                     }
@@ -156,6 +160,12 @@ impl Overlay {
         self.changes.clear();
         self.newest.clear();
         self.flushes.clear();
+        self.memory = 0;
+    }
+
+    /// Bytes of memory that the pending entries take.
+    pub fn memory(&self) -> usize {
+        self.memory
     }
 
     /// The newest batch that has a pending change.

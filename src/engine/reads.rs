@@ -10,11 +10,13 @@ use crate::table::{Entry, Probe};
 
 impl Engine {
     pub(super) fn get(&self, call: &mut Call<'_>, key: Key<'_>) -> Reply<'_> {
-        self.seen(call, key).map_or(Reply::Miss, value)
+        self.seen(call, key).inspect(|entry| entry.touch()).map_or(Reply::Miss, value)
     }
 
     pub(super) fn get_many(&self, call: &mut Call<'_>, keys: &[Key<'_>]) -> Reply<'_> {
-        Reply::Values(keys.iter().map(|&key| self.seen(call, key).map(Entry::value)).collect())
+        Reply::Values(
+            keys.iter().map(|&key| self.seen(call, key).inspect(|entry| entry.touch()).map(Entry::value)).collect(),
+        )
     }
 
     /// Counts every mention of a key: `EXISTS a a` is 2.

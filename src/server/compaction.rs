@@ -43,6 +43,13 @@ struct Figures {
     longest_pause: Duration,
 }
 
+/// Takes into the accounts of a log the table that was made of it.
+pub(super) fn account(ledger: &mut Ledger, table: &Table) {
+    for entry in table.iter() {
+        ledger.found(entry.version(), record::encoded_len(&entry.mutation()));
+    }
+}
+
 /// Compaction of a store that serves.
 pub(super) struct Compaction {
     compactor: Compactor,
@@ -60,7 +67,7 @@ pub(super) struct Compaction {
 }
 
 impl Compaction {
-    /// Nothing to do yet. The accounts must say what the table holds: see [`Compaction::found`].
+    /// Nothing to do yet. The accounts must say what the table holds: see [`account`].
     pub fn new(compactor: Compactor, ledger: Ledger, budget: Budget, rate: u64, now: Instant) -> Compaction {
         Compaction {
             compactor,
@@ -73,13 +80,6 @@ impl Compaction {
             quiet_until: now + QUIET,
             look_at: now,
             figures: Figures::default(),
-        }
-    }
-
-    /// Takes in what a table holds that was made of the log.
-    pub fn found(&mut self, table: &Table) {
-        for entry in table.iter() {
-            self.ledger.found(entry.version(), record::encoded_len(&entry.mutation()));
         }
     }
 

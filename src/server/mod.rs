@@ -21,6 +21,7 @@
 mod clock;
 mod compaction;
 mod loading;
+mod machine;
 mod monitor;
 mod peer;
 mod peers;
@@ -37,8 +38,10 @@ mod wake;
 use crate::cli::Config;
 use crate::engine::Engine;
 use crate::log::budget::Budget;
-use crate::log::{DataDir, LogError, LogOptions, Progress, Ready, Recovered, Unread};
-use crate::table::{Replay, Table, avoid_pauses};
+use crate::log::{DataDir, Ledger, LogError, LogOptions, Progress, Ready, Recovered, Unread};
+use crate::table::{Replay, avoid_pauses};
+pub use machine::machine_memory;
+
 use clock::Clock;
 use compaction::Compaction;
 use loading::Loading;
@@ -124,7 +127,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let endpoints = router.endpoints().join(" ");
     let mut reception = Reception::open(router, config.limits, config.max_backlog, started).map_err(not_started)?;
 
-    let Some(loaded) = load(unread, &mut reception, &mut bell)? else {
+    let Some(loaded) = load(unread, config, &mut reception, &mut bell)? else {
         tracing::info!("asked to stop while starting");
         return Ok(());
     };
@@ -178,14 +181,26 @@ impl Bell {
     }
 }
 
-/// A log that was read, what was found in it, the clock as of then, and the table that came of it.
-type Loaded = (Ready, Recovered, Clock, Table);
+/// A log that was read, and what came of it.
+struct Loaded {
+    ready: Ready,
+    recovered: Recovered,
+    clock: Clock,
+    /// What of the log counts.
+    ledger: Ledger,
+    engine: Engine,
+}
 
 /// Replays the log on threads of its own, and asks peers for patience meanwhile. `None` if asked to stop.
-fn load(unread: Unread, reception: &mut Reception, bell: &mut Bell) -> Result<Option<Loaded>, ServeError> {
+fn load(
+    unread: Unread,
+    config: &Config,
+    reception: &mut Reception,
+    bell: &mut Bell,
+) -> Result<Option<Loaded>, ServeError> {
     let progress = Arc::new(Progress::default());
     let mut loading = Loading::new(Arc::clone(&progress), Instant::now());
-    let loaded = spawn_replay(unread, progress, bell.wake.clone())
+    let loaded = spawn_replay(unread, config, progress, bell.wake.clone())
         .map_err(|error| ServeError::NotStarted(format!("can't start a thread: {error}")))?;
     let result = loop {
         if bell.wait(reception, true, Some(WHILE_LOADING))?.stop {
@@ -207,7 +222,13 @@ fn load(unread: Unread, reception: &mut Reception, bell: &mut Bell) -> Result<Op
     result
 }
 
-fn spawn_replay(unread: Unread, progress: Arc<Progress>, wake: Wake) -> io::Result<Receiver<Result<Loaded, LogError>>> {
+fn spawn_replay(
+    unread: Unread,
+    config: &Config,
+    progress: Arc<Progress>,
+    wake: Wake,
+) -> io::Result<Receiver<Result<Loaded, LogError>>> {
+    let (limits, memory) = (config.limits, config.memory);
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new().name("kvd-replay".into()).spawn(move || {
         let replay = Replay::new(unread.identity());
@@ -215,7 +236,10 @@ fn spawn_replay(unread: Unread, progress: Arc<Progress>, wake: Wake) -> io::Resu
         let result = result.map(|(ready, recovered)| {
             let clock = Clock::start(recovered.last_now);
             let table = replay.finish(clock.now());
-            (ready, recovered, clock, table)
+            let mut ledger = ready.ledger();
+            compaction::account(&mut ledger, &table);
+            let engine = Engine::new(table, recovered.next_version, limits).with_memory_limit(memory);
+            Loaded { ready, recovered, clock, ledger, engine }
         });
         // Nobody receives it if the start was called off.
         let _ = sender.send(result);
@@ -224,18 +248,20 @@ fn spawn_replay(unread: Unread, progress: Arc<Progress>, wake: Wake) -> io::Resu
     Ok(receiver)
 }
 
-fn open_store((ready, recovered, clock, table): Loaded, config: &Config, wake: &Wake) -> io::Result<Store> {
-    tracing::info!(records = recovered.records, keys = table.len(), "read the log");
+fn open_store(loaded: Loaded, config: &Config, wake: &Wake) -> io::Result<Store> {
+    let Loaded { ready, recovered, clock, ledger, engine } = loaded;
+    tracing::info!(records = recovered.records, keys = engine.table().len(), "read the log");
+    if engine.is_over_memory() {
+        tracing::warn!("the log holds more than --max-memory allows: entries are evicted until it fits");
+    }
     let ring = |wake: &Wake| {
         let wake = wake.clone();
         move || wake.ring()
     };
-    let (ledger, compactor) = (ready.ledger(), ready.compactor(ring(wake))?);
+    let compactor = ready.compactor(ring(wake))?;
     let budget = Budget { segment_size: config.segment_size, max_log_size: config.max_log_size };
-    let mut compaction = Compaction::new(compactor, ledger, budget, config.compaction_rate, Instant::now());
-    compaction.found(&table);
+    let compaction = Compaction::new(compactor, ledger, budget, config.compaction_rate, Instant::now());
     let log = ready.start(ring(wake))?;
-    let engine = Engine::new(table, recovered.next_version, config.limits);
     Ok(Store::new(engine, log, compaction, clock, config.fsync))
 }
 

@@ -27,6 +27,11 @@ const EFFORT: usize = 64;
 /// How often it is looked whether something has expired.
 const EXPIRY_EVERY: Duration = Duration::from_millis(100);
 
+/// Entries evicted at most for one command, which is more than most commands bring.
+const EVICTIONS: usize = 64;
+/// Entries evicted at most in one pass beside that: after a start with a lower limit, or for a large value.
+const EVICTIONS_OF_UPKEEP: usize = 1000;
+
 /// What the log had to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Heard {
@@ -224,6 +229,14 @@ impl Store {
                 }
             }
         }
+        if self.engine.is_over_memory() && !self.congested() && !self.full {
+            let forming = &mut self.forming;
+            self.engine.evict(EVICTIONS_OF_UPKEEP, &mut |version, mutation| {
+                forming.push(version, mutation);
+                forming.end_group();
+            });
+        }
+        self.engine.keep_probation(EVICTIONS_OF_UPKEEP);
         if self.engine.table().expiring() > 0 {
             let began = Instant::now();
             let Store { engine, compaction, expired, now, next_expiry, .. } = self;
@@ -243,6 +256,9 @@ impl Store {
     fn until_upkeep(&self, now: Instant) -> Option<Duration> {
         let table = self.engine.table();
         if table.sweeping().is_some() {
+            return Some(Duration::ZERO);
+        }
+        if self.engine.is_over_memory() && !self.progress.in_flight() && !self.full {
             return Some(Duration::ZERO);
         }
         (table.expiring() > 0).then(|| self.next_expiry.saturating_duration_since(now))
@@ -283,6 +299,9 @@ impl Answers for Store {
                         forming.push(version, mutation);
                     });
                 encode(&reply);
+                if self.engine.is_over_memory() {
+                    self.engine.evict(EVICTIONS, &mut |version, mutation| forming.push(version, mutation));
+                }
                 self.forming.end_group();
                 self.awaited = self.awaited.max(sweep.unwrap_or(0));
                 Wait { sweep, ..after.map_or(Wait::NOTHING, Wait::commit) }
@@ -296,12 +315,15 @@ impl Answers for Store {
 
     fn figures(&self, into: &mut Vec<(&'static str, String)>) {
         let table = self.engine.table();
+        let (memory_limit, evicted) = self.engine.memory();
         let durable = self.progress.durable();
         into.extend([
             ("keys", table.len().to_string()),
             ("keys_with_deadline", table.expiring().to_string()),
             ("keys_expired", self.expired.to_string()),
             ("memory_bytes", table.memory().to_string()),
+            ("max_memory_bytes", memory_limit.bytes.to_string()),
+            ("evicted_keys", evicted.to_string()),
             ("next_version", self.engine.next_version().to_string()),
             ("batches", self.batches.to_string()),
             ("batches_refused", self.refusals.to_string()),

@@ -197,13 +197,26 @@ impl Entry {
         allocation::taken(self.shape(self.marks()).size)
     }
 
-    /// Notes an access. Counts up to 3.
+    /// Notes an access: the first one makes 2 of 0 or 1, the next one 3, which is the most.
     ///
     /// Accesses at one time may count as one: the counter is a hint, and not worth a locked instruction.
     pub fn touch(&self) {
         let marks = self.marks();
         if marks & FREQUENCY != FREQUENCY {
-            self.atomic_marks().store(marks + ONE_ACCESS, Ordering::Relaxed);
+            self.set_frequency((self.frequency() + 1).max(2));
+        }
+    }
+
+    /// Takes over the accesses of the entry that this one replaces; the replacement counts as one more.
+    pub fn inherit(&self, replaced: &Entry) {
+        self.set_frequency(self.frequency().max(replaced.frequency()));
+        self.touch();
+    }
+
+    /// Ends its probation, where nobody has accessed it: see [`super::Table::victim`].
+    pub fn promote(&self) {
+        if self.frequency() == 0 {
+            self.set_frequency(1);
         }
     }
 
@@ -218,6 +231,11 @@ impl Entry {
         if marks & FREQUENCY != 0 {
             self.atomic_marks().store(marks - ONE_ACCESS, Ordering::Relaxed);
         }
+    }
+
+    fn set_frequency(&self, frequency: u8) {
+        let marks = (self.marks() & !FREQUENCY) | (frequency * ONE_ACCESS);
+        self.atomic_marks().store(marks, Ordering::Relaxed);
     }
 
     fn marks(&self) -> u8 {
@@ -362,7 +380,7 @@ mod tests {
         let entry = Entry::new(1, Key::bytes(b"k"), &Value { bytes: b"v", flags: 1, deadline: 1 });
         let untouched = entry.clone();
         entry.cool();
-        for expected in [0, 1, 2, 3, 3] {
+        for expected in [0, 2, 3, 3] {
             assert_eq!(entry.frequency(), expected);
             entry.touch();
         }

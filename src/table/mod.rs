@@ -14,6 +14,7 @@
 mod allocation;
 mod departure;
 mod entry;
+mod eviction;
 mod expiry;
 mod flushes;
 mod replay;
@@ -33,6 +34,7 @@ pub use sweeps::Swept;
 
 use crate::mutation::Key;
 use departure::Presence;
+use eviction::Eviction;
 use expiry::Expiry;
 use foldhash::quality::FixedState;
 use shard::Shard;
@@ -78,6 +80,7 @@ pub struct Table {
     totals: Totals,
     sweep: Sweep,
     expiry: Expiry,
+    eviction: Eviction,
 }
 
 /// What all shards together have, kept up to date by [`Table::change`].
@@ -98,7 +101,15 @@ impl Table {
         let memory = of_shards + shards.iter().map(Shard::memory).sum::<usize>();
         let totals = Totals { memory, expiring: shards.iter().map(Shard::expiring).sum() };
         let presence = Presence { len: shards.iter().map(Shard::len).sum(), ..Presence::default() };
-        Table { hasher, shards, presence, totals, sweep: Sweep::default(), expiry: Expiry::default() }
+        Table {
+            hasher,
+            shards,
+            presence,
+            totals,
+            sweep: Sweep::default(),
+            expiry: Expiry::default(),
+            eviction: Eviction::default(),
+        }
     }
 
     /// Hashes a key, for what is asked of it next.
@@ -116,12 +127,18 @@ impl Table {
     pub fn put(&mut self, hash: u64, entry: Entry, departed: &mut Departed<'_>) {
         debug_assert_eq!(hash, self.hasher.hash(entry.key()), "the hash of another key");
         debug_assert!(!entry.is_removal(), "a removal is `remove`");
-        self.change(shard_of(hash), |shard, presence| {
+        let frequency = entry.frequency();
+        let is_new = self.change(shard_of(hash), |shard, presence| {
             presence.len += 1;
-            if let Some(old) = shard.put(hash, entry) {
-                presence.depart(&old, Departure::Superseded, departed);
+            let old = shard.put(hash, entry);
+            if let Some(old) = &old {
+                presence.depart(old, Departure::Superseded, departed);
             }
+            old.is_none()
         });
+        if is_new {
+            self.eviction.admit(hash, frequency);
+        }
     }
 
     /// Removes a key.
@@ -147,7 +164,7 @@ impl Table {
     /// Bytes of memory that everything stored takes, as the allocator counts it: entries, those included that a flush
     /// hides, slots, and free slots.
     pub fn memory(&self) -> usize {
-        self.totals.memory
+        self.totals.memory + self.eviction.memory()
     }
 
     /// Every entry, in no order.

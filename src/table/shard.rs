@@ -68,6 +68,7 @@ impl Shard {
         let key = entry.key();
         match self.slots.entry(bucket_hash(hash), |slot| slot.holds(hash, key), Slot::bucket_hash) {
             hash_table::Entry::Occupied(mut slot) => {
+                entry.inherit(&slot.get().entry);
                 let old = std::mem::replace(&mut slot.get_mut().entry, entry);
                 self.discount(&old);
                 Some(old)
@@ -92,6 +93,35 @@ impl Shard {
         let (Slot { entry, .. }, _) = slot.remove();
         self.discount(&entry);
         Some(entry)
+    }
+
+    /// An entry that has this hash and of which `is_it` says so.
+    pub fn find(&self, hash: u64, is_it: impl Fn(&Entry) -> bool) -> Option<&Entry> {
+        let found = self.slots.find(bucket_hash(hash), |slot| slot.has(hash) && is_it(&slot.entry));
+        found.map(|slot| &slot.entry)
+    }
+
+    /// The version of an entry that has this hash, was not accessed yet, and may go. Whether it goes or not, its
+    /// probation ends here.
+    pub fn end_probation(&self, hash: u64, may_go: impl Fn(u64, &Entry) -> bool) -> Option<u64> {
+        let entry = self.find(hash, |entry| entry.frequency() == 0)?;
+        entry.promote();
+        may_go(hash, entry).then(|| entry.version())
+    }
+
+    /// The first entry from a place on, with its hash, and moves the place behind it. `None` at the end, from where it
+    /// begins anew.
+    pub fn next(&self, place: &mut Place) -> Option<(u64, &Entry)> {
+        // Where slots have changed their places, those that come are as good as any.
+        while place.bucket < self.slots.num_buckets() {
+            let slot = self.slots.get_bucket(place.bucket);
+            place.bucket += 1;
+            if let Some(slot) = slot {
+                return Some((slot.hash(self.first), &slot.entry));
+            }
+        }
+        *place = Place::default();
+        None
     }
 
     /// Passes over the slots from a place on and drops each entry of which `goes` says so, until it has spent

@@ -48,6 +48,11 @@ impl Slot {
         self.hash == part(hash) && self.entry.key() == key
     }
 
+    /// Whether its key has this hash.
+    pub fn has(&self, hash: u64) -> bool {
+        self.hash == part(hash)
+    }
+
     /// The hash, in the shard that has this first one.
     pub fn hash(&self, first: u64) -> u64 {
         first + u64::from(self.hash) * HASH_STEP

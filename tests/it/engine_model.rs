@@ -5,7 +5,7 @@
 //! what a replay makes of the mutations that were committed, shuffled and fed from two threads.
 
 use kvd::command::{Command, Condition, End, Expiry, Limits, Reply};
-use kvd::engine::{BatchId, Engine, View};
+use kvd::engine::{BatchId, Engine, MemoryLimit, View};
 use kvd::mutation::{Key, Mutation, PICKLED, Value};
 use kvd::table::{Replay, Table};
 use kvd::wire::{Frame, ReplyFrames, frames};
@@ -32,6 +32,8 @@ enum Step {
     Sweep(usize),
     /// Time goes by, enough for every shard to be looked at again, and everything expired is removed.
     Expire,
+    /// Entries are evicted, at most so many.
+    Evict(usize),
 }
 
 /// What a key holds in the model.
@@ -452,11 +454,14 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..4_u64).prop_map(Step::Wait),
         1 => prop::sample::select(vec![1, 100, 700, 5_000]).prop_map(Step::Sweep),
         1 => Just(Step::Expire),
+        1 => (1..3_usize).prop_map(Step::Evict),
     ]
 }
 
 fn run(steps: &[Step], chance: u64) {
-    let mut engine = Engine::new(Table::new(SEED), 1, LIMITS);
+    // Less than an empty table takes, so that whatever is asked to be evicted is.
+    let limit = MemoryLimit { bytes: 1_000, evicts: true };
+    let mut engine = Engine::new(Table::new(SEED), 1, LIMITS).with_memory_limit(limit);
     let mut model = Model::new();
     let mut now = 1_000;
     let mut pending: Vec<(BatchId, u64, Recorded)> = Vec::new();
@@ -519,6 +524,19 @@ fn run(steps: &[Step], chance: u64) {
             }
             Step::Wait(milliseconds) => now += milliseconds,
             Step::Sweep(effort) => model.sweep(&mut engine, *effort),
+            Step::Evict(most) => {
+                let evicted = engine.evict(*most, &mut |version, mutation| {
+                    let Recorded::Remove(key) = Recorded::of(version, mutation) else { panic!("{mutation:?}") };
+                    assert!(model.full.contains_key(&key), "nothing is evicted that is not there");
+                    assert_eq!(version, model.next_version);
+                    pending.push((model.forming, version, Recorded::Remove(key.clone())));
+                    model.remove(&key);
+                });
+                assert!(evicted <= *most);
+                let left = model.durable.keys().filter(|key| model.newest_over(key).is_none()).count();
+                assert!(evicted > 0 || left == 0 || engine.table().sweeping().is_some(), "{left} could have gone");
+                assert_eq!(engine.next_version(), model.next_version);
+            }
             Step::Expire => {
                 now += 5_000;
                 while engine.expire(now, 300, &mut |_, _| ()) {}

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &["cli", "server", "wire", "command", "mutation", "engine", "table", "log", "tools"]),
     ("main", &["cli", "server", "tools", "log"]),
-    ("cli", &["command", "log"]),
+    ("cli", &["command", "engine", "log"]),
     ("server", &["cli", "wire", "command", "mutation", "engine", "table", "log"]),
     ("tools", &["cli", "wire", "command", "mutation", "log"]),
     ("wire", &["command", "mutation", "decimal"]),
