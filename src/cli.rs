@@ -24,8 +24,8 @@ pub const LARGEST_SEGMENT: u64 = 16 << 30;
 pub const SMALLEST_MEMORY: u64 = 1 << 20;
 /// Smallest `--compaction-rate`, in bytes a second.
 pub const SLOWEST_COMPACTION: u64 = 64 << 10;
-/// Smallest `--max-log-size`, in segments: two that are sized ahead, one for compaction, and two for data.
-pub const FEWEST_SEGMENTS: u64 = 5;
+/// Smallest `--max-log-size`, in segments: two that are sized ahead, one for compaction, and three for data.
+pub const FEWEST_SEGMENTS: u64 = 6;
 /// Smallest `--max-backlog`, in bytes.
 pub const SMALLEST_BACKLOG: u64 = 1 << 20;
 
@@ -99,7 +99,7 @@ pub struct Flags {
     #[arg(long, env = "KVD_COMPACTION_RATE", value_name = "SIZE", default_value = "32MiB")]
     pub compaction_rate: ByteSize,
 
-    /// Most that the log may take on disk, at least five segments [default: what the disk has]
+    /// Most that the log may take on disk, at least six segments [default: what the disk has]
     ///
     /// Past it, and if compaction can't make room, writes are refused; reads and removals go on.
     #[arg(long, env = "KVD_MAX_LOG_SIZE", value_name = "SIZE")]

@@ -12,6 +12,8 @@ use crate::mutation::Mutation;
 use crate::table::{Entry, Probe};
 use std::collections::VecDeque;
 
+/// Evictions begin this share of the limit before it: they take effect with a commit, and slots grow in steps.
+const MARGIN: usize = 32;
 /// Below this share of the limit, in percent, there is plenty.
 const PLENTY: usize = 90;
 /// What an entry takes beside its key and its value, about.
@@ -104,7 +106,8 @@ impl Engine {
 
     /// Whether there is something to [`Engine::evict`].
     pub fn is_over_memory(&self) -> bool {
-        self.memory.limit.evicts && self.held_memory() > self.memory.limit.bytes
+        let bytes = self.memory.limit.bytes;
+        self.memory.limit.evicts && self.held_memory() > bytes - bytes / MARGIN
     }
 
     /// Ends the probation of entries that have had theirs, where memory is not short. A bounded number.

@@ -84,7 +84,11 @@ impl Compaction {
     }
 
     /// A batch was committed.
-    pub fn appended(&mut self, segment: u64, first_version: u64, length: u64, tally: Tally) {
+    pub fn appended(&mut self, segment: u64, first_version: u64, length: u64, tally: Tally, now: Instant) {
+        if self.ledger.segments().last().is_some_and(|active| active.number < segment) {
+            // One more is sealed: how urgent it is now decides how fast writers may go on.
+            self.look_at = now;
+        }
         self.ledger.appended(segment, first_version, length, tally);
     }
 

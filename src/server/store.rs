@@ -131,7 +131,7 @@ impl Store {
                 Event::Committed { batch, segment } => {
                     self.spare = batch;
                     let Addition { first_version, length, tally } = self.in_flight;
-                    self.compaction.appended(segment, first_version, length, tally);
+                    self.compaction.appended(segment, first_version, length, tally, Instant::now());
                     if let Some(number) = self.progress.committed() {
                         let compaction = &mut self.compaction;
                         self.engine.commit(number, &mut |entry, _| compaction.died(entry));

@@ -39,6 +39,8 @@ mod zmtp;
 mod abuse;
 /// What `kvd check` tells.
 mod check;
+/// The log stays small under overwrites, kills, limits and damage.
+mod compaction;
 /// Full disks, failing disks, damaged files, wrong directories: refused or survived, never silently lost.
 mod faults;
 /// The source tree: which module may know which, and what no file may hold.
@@ -47,6 +49,8 @@ mod house;
 mod kill;
 /// Starting and stopping: what is answered during a replay, flags, signals, exit codes.
 mod loading;
+/// The limit of memory: what goes, what stays, what a restart brings back.
+mod memory;
 /// One peer, one order: pipelines, many peers, peers that leave, peers that never read.
 mod order;
 /// What the README says: its client, its example, its flags, its links.
