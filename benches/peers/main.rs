@@ -7,7 +7,7 @@
 //!                  |                |
 //!               server            load       the process measured; the peers that drive it
 //!                  |                |
-//!               process        connection    /proc and signals; one socket
+//!               process    pool --> connection    /proc and signals; many sockets; one
 //!                                   |
 //!                             zmtp, resp     bytes of a request and of a reply
 //! ```
@@ -25,13 +25,16 @@ mod load;
 mod machine;
 mod memory;
 mod options;
+mod pool;
 mod process;
 mod protocol;
+mod random;
 mod reads;
 mod replay;
 mod resp;
 mod server;
 mod table;
+mod template;
 mod zmtp;
 
 use clap::Parser;

@@ -29,7 +29,7 @@ pub struct Options {
     /// Everything, tiny: does it work? Servers that are not installed are left out
     #[arg(long)]
     smoke: bool,
-    /// Only these loads: set or get, peers x requests in flight
+    /// Only these loads: set, get or mix (both in turn), peers x requests in flight
     #[arg(long, value_name = "LOAD", value_delimiter = ',')]
     only: Vec<Load>,
     /// Who takes part, in this order
@@ -153,6 +153,7 @@ impl fmt::Display for Load {
         let verb = match self.verb {
             Verb::Set => "set",
             Verb::Get => "get",
+            Verb::Mix => "mix",
         };
         write!(f, "{verb}{}x{}", self.peers, self.in_flight)
     }
@@ -162,11 +163,9 @@ impl FromStr for Load {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Load, String> {
-        let (verb, numbers) = match (text.strip_prefix("set"), text.strip_prefix("get")) {
-            (Some(numbers), _) => (Verb::Set, numbers),
-            (_, Some(numbers)) => (Verb::Get, numbers),
-            _ => return Err("a load starts with set or get, as in set50x16".to_owned()),
-        };
+        let verbs = [("set", Verb::Set), ("get", Verb::Get), ("mix", Verb::Mix)];
+        let named = verbs.into_iter().find_map(|(name, verb)| Some((verb, text.strip_prefix(name)?)));
+        let (verb, numbers) = named.ok_or("a load starts with set, get or mix, as in set50x16")?;
         let sizes = numbers.split_once('x').and_then(|(peers, in_flight)| {
             let (peers, in_flight) = (peers.parse().ok()?, in_flight.parse().ok()?);
             (peers > 0 && in_flight > 0).then_some((peers, in_flight))
