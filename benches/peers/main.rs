@@ -3,9 +3,9 @@
 //! `cargo bench --bench peers -- --help` lists what it can do; `docs/benchmarks.md` says what the tables mean.
 //!
 //! ```text
-//!   options --> compare, reads, replay, memory, hits    what is measured, and in which order
+//!   options --> compare, reads, replay, memory, compaction, hits    what is measured, and in which order
 //!                  |                                 |
-//!            cache, server              load, lookaside     the process measured; the peers that drive it
+//!            cache, server              load, steady, lookaside     the process measured; the peers that drive it
 //!                  |                                 |
 //!               process                     pool --> connection     /proc and signals; many sockets; one
 //!                                                    |
@@ -19,6 +19,7 @@
 
 mod bare;
 mod cache;
+mod compaction;
 mod compare;
 mod connection;
 mod hits;
@@ -37,6 +38,7 @@ mod reads;
 mod replay;
 mod resp;
 mod server;
+mod steady;
 mod table;
 mod template;
 mod trace;
@@ -93,6 +95,9 @@ fn run(options: &Options) -> io::Result<()> {
     }
     if options.runs_hit_ratio() {
         hits::run(options, &options.caches(), scratch)?;
+    }
+    if options.runs_compaction() {
+        compaction::run(options, &servers, scratch)?;
     }
     println!("\nThe hypervisor gave {:.1}% of the processor time to others meanwhile.", clock.stolen_since()?);
     Ok(())

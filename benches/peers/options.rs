@@ -30,6 +30,9 @@ pub struct Options {
     /// How often caches of equal memory hold what they are asked for
     #[arg(long)]
     hit_ratio: bool,
+    /// Latency of a steady load while the log is compacted
+    #[arg(long)]
+    compaction: bool,
     /// Everything, tiny: does it work? Servers that are not installed are left out
     #[arg(long)]
     smoke: bool,
@@ -45,7 +48,7 @@ pub struct Options {
     /// Times that everything is repeated; tables show medians [default: 3]
     #[arg(long)]
     rounds: Option<u32>,
-    /// Keys that loads choose from [default: 100000; with --hit-ratio 2000000]
+    /// Keys that loads choose from [default: 100000; with --hit-ratio 2000000, with --compaction 10000]
     #[arg(long)]
     keys: Option<u64>,
     /// Records that --replay writes [default: 5000000]
@@ -92,7 +95,7 @@ impl Options {
         self.loads
             || self.smoke
             || !self.only.is_empty()
-            || !(self.reads || self.replay || self.memory || self.hit_ratio)
+            || !(self.reads || self.replay || self.memory || self.hit_ratio || self.compaction)
     }
 
     /// Whether to run the reads beside writers.
@@ -113,6 +116,11 @@ impl Options {
     /// Whether to run the hit ratios.
     pub fn runs_hit_ratio(&self) -> bool {
         self.hit_ratio || self.smoke
+    }
+
+    /// Whether to run the compaction.
+    pub fn runs_compaction(&self) -> bool {
+        self.compaction || self.smoke
     }
 
     /// The loads to run.
@@ -160,6 +168,11 @@ impl Options {
     /// Keys that are popular to some degree in the hit ratios.
     pub fn cache_keys(&self) -> u64 {
         self.keys.unwrap_or(if self.smoke { 20_000 } else { 2_000_000 })
+    }
+
+    /// Keys that are overwritten while the log is compacted.
+    pub fn overwritten_keys(&self) -> u64 {
+        self.keys.unwrap_or(if self.smoke { 100 } else { 10_000 })
     }
 
     /// The limit of the memory in the hit ratios, in bytes.

@@ -5,10 +5,11 @@
 use crate::connection::{Connection, PATIENCE};
 use crate::protocol::{Answer, Protocol};
 use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fd::OwnedFd;
 use std::io;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 /// Bytes read at once: some hundred replies of 50 peers, yet small enough to stay in the processor's cache.
 const READ_BUFFER: usize = 256 * 1024;
@@ -58,7 +59,32 @@ impl Pool {
     /// # Errors
     /// The server was silent for [`PATIENCE`].
     pub fn wait(&mut self, ready: &mut Vec<Ready>) -> io::Result<()> {
-        let timeout = Timespec::try_from(PATIENCE).map_err(io::Error::other)?;
+        self.poll(PATIENCE, ready)?;
+        if ready.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the server went silent"));
+        }
+        Ok(())
+    }
+
+    /// Waits until a connection is ready or `deadline` has come, whichever is earlier.
+    ///
+    /// # Errors
+    /// The system refuses to wait.
+    pub fn wait_until(&mut self, deadline: Instant, ready: &mut Vec<Ready>) -> io::Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            // An epoll is itself a thing to wait for, and this way of waiting counts in less than milliseconds.
+            let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+            match poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&timeout)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.poll(Duration::ZERO, ready)
+    }
+
+    fn poll(&mut self, timeout: Duration, ready: &mut Vec<Ready>) -> io::Result<()> {
+        let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
         self.events.clear();
         while let Err(error) = epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
             if error != rustix::io::Errno::INTR {
@@ -71,9 +97,6 @@ impl Pool {
             let (data, flags) = (event.data, event.flags);
             Ready { peer: data.u64() as usize, readable: flags != epoll::EventFlags::OUT }
         }));
-        if ready.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the server went silent"));
-        }
         Ok(())
     }
 
