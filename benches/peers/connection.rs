@@ -49,13 +49,24 @@ impl Connection {
     /// # Errors
     /// The connection broke, or no answer came within [`PATIENCE`].
     pub fn ask(&mut self, arguments: &[&[u8]]) -> io::Result<Answer> {
+        Ok(self.exchange(arguments)?.0)
+    }
+
+    /// The same, for the bytes of the answer.
+    ///
+    /// # Errors
+    /// As [`Connection::ask`].
+    pub fn ask_in_full(&mut self, arguments: &[&[u8]]) -> io::Result<Vec<u8>> {
+        Ok(self.exchange(arguments)?.1)
+    }
+
+    fn exchange(&mut self, arguments: &[&[u8]]) -> io::Result<(Answer, Vec<u8>)> {
         let mut request = Vec::new();
         self.protocol.request(arguments, &mut request);
         self.stream.write_all(&request)?;
         loop {
             if let Some((answer, length)) = self.protocol.answer(&self.unfinished)? {
-                self.unfinished.drain(..length);
-                return Ok(answer);
+                return Ok((answer, self.unfinished.drain(..length).collect()));
             }
             self.read_more()?;
         }

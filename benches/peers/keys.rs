@@ -3,6 +3,8 @@
 //! Keys are 16 bytes, `key:` and a number in 12 digits, so that every server is given the same ones. The
 //! numbers come from a generator with a fixed seed: two runs ask for the same keys in the same order.
 
+use crate::random::Random;
+
 /// Bytes of a key.
 pub const KEY_LEN: usize = 16;
 
@@ -30,8 +32,8 @@ pub enum Keys {
     Uniform {
         /// How many keys there are.
         space: u64,
-        /// The state of the generator.
-        state: u64,
+        /// Chooses among them.
+        random: Random,
     },
 }
 
@@ -43,7 +45,7 @@ impl Keys {
 
     /// Keys at random among the first `space`.
     pub fn uniform(space: u64) -> Keys {
-        Keys::Uniform { space, state: 0x6b76_6400 }
+        Keys::Uniform { space, random: Random::new() }
     }
 
     /// The next key.
@@ -53,15 +55,7 @@ impl Keys {
                 *next += 1;
                 key(*next - 1)
             }
-            Keys::Uniform { space, state } => {
-                // SplitMix64 (Steele, Lea, Flood 2014), scaled to the range by its upper half.
-                *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let mut z = *state;
-                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                z ^= z >> 31;
-                key(((u128::from(z) * u128::from(*space)) >> 64) as u64)
-            }
+            Keys::Uniform { space, random } => key(random.below(*space)),
         }
     }
 }

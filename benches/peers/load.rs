@@ -4,21 +4,16 @@
 //! what a peer with that many requests in flight sees. It must cost little processor time, since on a small
 //! machine the server needs the rest; [`Measured::client`] says what it did cost.
 
-use crate::connection::{Connection, PATIENCE};
-use crate::keys::{KEY_LEN, Keys, key};
-use crate::protocol::{Answer, Protocol, garbled};
+use crate::keys::Keys;
+use crate::pool::Pool;
+use crate::protocol::{Protocol, garbled};
+use crate::template::Template;
 use hdrhistogram::Histogram;
-use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
-use rustix::fd::OwnedFd;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-
-/// Bytes read at once: some hundred replies of 50 peers, yet small enough to stay in the processor's cache.
-const READ_BUFFER: usize = 256 * 1024;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +22,8 @@ pub enum Verb {
     Set,
     /// Read a value.
     Get,
+    /// Write and read in turn.
+    Mix,
 }
 
 /// Who asks, and how much at once.
@@ -70,46 +67,18 @@ impl Measured {
     }
 }
 
-/// A request with room for a key: copied and overwritten, never built anew.
-struct Template {
-    bytes: Vec<u8>,
-    key_at: usize,
-}
-
-impl Template {
-    fn new(protocol: &dyn Protocol, verb: Verb, value: &[u8]) -> Template {
-        let place = key(0);
-        let mut bytes = Vec::new();
-        match verb {
-            Verb::Set => protocol.request(&[b"SET", &place, value], &mut bytes),
-            Verb::Get => protocol.request(&[b"GET", &place], &mut bytes),
-        }
-        let key_at = bytes.windows(KEY_LEN).position(|window| window == place).expect("a request holds its key");
-        Template { bytes, key_at }
-    }
-
-    fn put(&self, keys: &mut Keys, into: &mut Vec<u8>) {
-        let start = into.len() + self.key_at;
-        into.extend_from_slice(&self.bytes);
-        into[start..start + KEY_LEN].copy_from_slice(&keys.next());
-    }
-}
-
-/// A connection and the requests it waits for.
+/// What a peer waits for.
 struct Peer {
-    connection: Connection,
     /// When requests were sent and how many at a time, oldest first.
     sent: VecDeque<(Instant, usize)>,
     /// Requests that may be sent now.
     due: usize,
-    /// The socket was full; the rest goes out when it has room.
-    blocked: bool,
 }
 
 /// Runs a load against the server at `address`.
 ///
 /// # Errors
-/// The connection broke, a request was refused, or the server was silent for [`PATIENCE`].
+/// The connection broke, a request was refused, or the server went silent.
 pub fn run(
     protocol: &'static dyn Protocol,
     address: SocketAddr,
@@ -118,37 +87,30 @@ pub fn run(
     keys: &mut Keys,
     until: Until,
 ) -> io::Result<Measured> {
-    let peers = (0..load.peers)
-        .map(|_| {
-            let connection = Connection::open(protocol, address)?;
-            connection.set_nonblocking()?;
-            Ok(Peer { connection, sent: VecDeque::new(), due: load.in_flight, blocked: false })
-        })
-        .collect::<io::Result<Vec<Peer>>>()?;
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    for (i, peer) in peers.iter().enumerate() {
-        epoll::add(&epoll, &peer.connection, epoll::EventData::new_u64(i as u64), epoll::EventFlags::IN)?;
-    }
+    let templates = match load.verb {
+        Verb::Set => vec![Template::set(protocol, value)],
+        Verb::Get => vec![Template::get(protocol)],
+        Verb::Mix => vec![Template::set(protocol, value), Template::get(protocol)],
+    };
     Run {
-        template: Template::new(protocol, load.verb, value),
-        peers,
-        epoll,
+        templates,
+        peers: (0..load.peers).map(|_| Peer { sent: VecDeque::new(), due: load.in_flight }).collect(),
+        pool: Pool::open(protocol, address, load.peers)?,
         tally: Tally::new(until),
         in_flight: 0,
-        buffer: vec![0; READ_BUFFER],
     }
     .finish(keys)
 }
 
 /// A load on its way.
 struct Run {
-    template: Template,
+    /// What is asked, in turn.
+    templates: Vec<Template>,
     peers: Vec<Peer>,
-    epoll: OwnedFd,
+    pool: Pool,
     tally: Tally,
     /// Requests of all peers that are not answered yet.
     in_flight: usize,
-    buffer: Vec<u8>,
 }
 
 impl Run {
@@ -156,46 +118,25 @@ impl Run {
         for i in 0..self.peers.len() {
             self.send(i, keys)?;
         }
-        let patience = Timespec::try_from(PATIENCE).map_err(io::Error::other)?;
-        let mut events = Vec::with_capacity(self.peers.len());
+        let mut ready = Vec::new();
         while self.in_flight > 0 {
-            events.clear();
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&patience)) {
-                Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the server went silent")),
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            self.pool.wait(&mut ready)?;
             // All replies first, then all requests: the server finds them together, as it would those of
             // peers that run on machines of their own.
-            for event in &events {
-                // Copied out, since the kernel's struct is packed and its fields can't be borrowed.
-                let (data, flags) = (event.data, event.flags);
-                if flags != epoll::EventFlags::OUT {
-                    self.receive(data.u64() as usize)?;
-                }
+            for ready in ready.iter().filter(|ready| ready.readable) {
+                self.receive(ready.peer)?;
             }
-            for event in &events {
-                let data = event.data;
-                self.send(data.u64() as usize, keys)?;
+            for ready in &ready {
+                self.send(ready.peer, keys)?;
             }
         }
         Ok(self.tally.finish())
     }
 
     fn receive(&mut self, i: usize) -> io::Result<()> {
+        let mut misses = 0;
+        let replies = self.pool.receive(i, |found| misses += u64::from(!found))?;
         let peer = &mut self.peers[i];
-        let (mut replies, mut misses) = (0, 0);
-        peer.connection.receive(&mut self.buffer, |answer| {
-            replies += 1;
-            match answer {
-                Answer::Ok => Ok(()),
-                Answer::Miss => {
-                    misses += 1;
-                    Ok(())
-                }
-                Answer::Refused(why) => Err(io::Error::other(format!("the server refused a request: {why}"))),
-            }
-        })?;
         peer.due += replies;
         self.in_flight = self.in_flight.checked_sub(replies).ok_or_else(|| garbled("more replies than requests"))?;
         self.tally.count(&mut peer.sent, replies, misses);
@@ -207,21 +148,15 @@ impl Run {
         let peer = &mut self.peers[i];
         let count = self.tally.admit(peer.due);
         for _ in 0..count {
-            self.template.put(keys, peer.connection.outbox());
+            self.templates[0].put(&keys.next(), self.pool.outbox(i));
+            self.templates.rotate_left(1);
         }
         if count > 0 {
             peer.due -= count;
             self.in_flight += count;
             peer.sent.push_back((Instant::now(), count));
         }
-        let blocked = !peer.connection.flush()?;
-        if blocked != peer.blocked {
-            peer.blocked = blocked;
-            let room = if blocked { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };
-            let data = epoll::EventData::new_u64(i as u64);
-            epoll::modify(&self.epoll, &peer.connection, data, epoll::EventFlags::IN | room)?;
-        }
-        Ok(())
+        self.pool.flush(i)
     }
 }
 

@@ -1,37 +1,48 @@
-//! kvd beside Redis and a bare ROUTER of libzmq: throughput, latency, time to start, memory.
+//! kvd beside Redis, memcached and a bare ROUTER of libzmq: throughput, latency, time to start, memory, hits.
 //!
 //! `cargo bench --bench peers -- --help` lists what it can do; `docs/benchmarks.md` says what the tables mean.
 //!
 //! ```text
-//!   options --> compare, reads, replay, memory    what is measured, and in which order
-//!                  |                |
-//!               server            load       the process measured; the peers that drive it
-//!                  |                |
-//!               process        connection    /proc and signals; one socket
-//!                                   |
-//!                             zmtp, resp     bytes of a request and of a reply
+//!   options --> compare, reads, replay, memory, compaction, hits    what is measured, and in which order
+//!                  |                                 |
+//!            cache, server              load, steady, lookaside     the process measured; the peers that drive it
+//!                  |                                 |
+//!               process                     pool --> connection     /proc and signals; many sockets; one
+//!                                                    |
+//!                                       zmtp, resp, memcached       bytes of a request and of a reply
 //! ```
 //!
-//! The right-hand column below `load` knows nothing of benchmarks: it is a load generator for anything
-//! that speaks one of the protocols.
+//! What is asked for comes from `keys`, evenly, or from `trace`, as a cache is asked. The right-hand column below
+//! `load` knows nothing of benchmarks: it is a load generator for anything that speaks one of the protocols.
 
 #![allow(clippy::cast_precision_loss, reason = "counts become rates that are shown in three digits")]
 
 mod bare;
+mod cache;
+mod compaction;
 mod compare;
 mod connection;
+mod hits;
 mod keys;
 mod load;
+mod lookaside;
 mod machine;
+mod memcached;
 mod memory;
 mod options;
+mod pool;
 mod process;
 mod protocol;
+mod random;
 mod reads;
 mod replay;
 mod resp;
 mod server;
+mod steady;
 mod table;
+mod template;
+mod trace;
+mod zipf;
 mod zmtp;
 
 use clap::Parser;
@@ -81,6 +92,12 @@ fn run(options: &Options) -> io::Result<()> {
     }
     if options.runs_memory() {
         memory::run(options, &servers, scratch)?;
+    }
+    if options.runs_hit_ratio() {
+        hits::run(options, &options.caches(), scratch)?;
+    }
+    if options.runs_compaction() {
+        compaction::run(options, &servers, scratch)?;
     }
     println!("\nThe hypervisor gave {:.1}% of the processor time to others meanwhile.", clock.stolen_since()?);
     Ok(())

@@ -52,7 +52,7 @@ impl Misuse {
             Kind::Kvd => true,
             // It stores no value of that size.
             Kind::Bare => self != Misuse::NeverReads,
-            Kind::Redis => self == Misuse::NeverReads,
+            Kind::Redis | Kind::Memcached => self == Misuse::NeverReads,
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! `--smoke` changes the defaults and nothing else: every part runs, each for a blink.
 
+use crate::cache::Cache;
 use crate::load::{Load, Verb};
 use crate::server::{Kind, Programs};
 use clap::Parser;
@@ -26,10 +27,16 @@ pub struct Options {
     /// What ill-behaved clients cost in memory
     #[arg(long)]
     memory: bool,
+    /// How often caches of equal memory hold what they are asked for
+    #[arg(long)]
+    hit_ratio: bool,
+    /// Latency of a steady load while the log is compacted
+    #[arg(long)]
+    compaction: bool,
     /// Everything, tiny: does it work? Servers that are not installed are left out
     #[arg(long)]
     smoke: bool,
-    /// Only these loads: set or get, peers x requests in flight
+    /// Only these loads: set, get or mix (both in turn), peers x requests in flight
     #[arg(long, value_name = "LOAD", value_delimiter = ',')]
     only: Vec<Load>,
     /// Who takes part, in this order
@@ -41,12 +48,16 @@ pub struct Options {
     /// Times that everything is repeated; tables show medians [default: 3]
     #[arg(long)]
     rounds: Option<u32>,
-    /// Keys that loads choose from [default: 100000]
+    /// Keys that loads choose from [default: 100000; with --hit-ratio 2000000, with --compaction 10000]
     #[arg(long)]
     keys: Option<u64>,
     /// Records that --replay writes [default: 5000000]
     #[arg(long)]
     records: Option<u64>,
+    /// MiB of the limit of memcached, which takes no finer one, with --hit-ratio; the others get as much memory
+    /// [default: 64]
+    #[arg(long, value_name = "MIB")]
+    cache_memory: Option<u64>,
     /// Bytes of a value
     #[arg(long, default_value_t = 100)]
     value: usize,
@@ -59,6 +70,9 @@ pub struct Options {
     /// The redis-server to run
     #[arg(long, value_name = "PATH", default_value = "redis-server")]
     redis: PathBuf,
+    /// The memcached to run
+    #[arg(long, value_name = "PATH", default_value = "memcached")]
+    memcached: PathBuf,
     /// Cargo says this for `cargo bench`, and leaves it out for `cargo test --benches`
     #[arg(long, hide = true)]
     bench: bool,
@@ -78,7 +92,10 @@ impl Options {
 
     /// Whether to run the loads.
     pub fn runs_loads(&self) -> bool {
-        self.loads || self.smoke || !self.only.is_empty() || !(self.reads || self.replay || self.memory)
+        self.loads
+            || self.smoke
+            || !self.only.is_empty()
+            || !(self.reads || self.replay || self.memory || self.hit_ratio || self.compaction)
     }
 
     /// Whether to run the reads beside writers.
@@ -94,6 +111,16 @@ impl Options {
     /// Whether to run the memory table.
     pub fn runs_memory(&self) -> bool {
         self.memory || self.smoke
+    }
+
+    /// Whether to run the hit ratios.
+    pub fn runs_hit_ratio(&self) -> bool {
+        self.hit_ratio || self.smoke
+    }
+
+    /// Whether to run the compaction.
+    pub fn runs_compaction(&self) -> bool {
+        self.compaction || self.smoke
     }
 
     /// The loads to run.
@@ -116,6 +143,13 @@ impl Options {
         }
     }
 
+    /// Who takes part in the hit ratios.
+    pub fn caches(&self) -> Vec<Cache> {
+        let chosen = |cache: &Cache| self.servers.is_empty() || self.servers.contains(&cache.kind());
+        let installed = |cache: &Cache| !self.smoke || self.programs().has(cache.kind());
+        Cache::ALL.into_iter().filter(chosen).filter(installed).collect()
+    }
+
     /// Seconds a figure.
     pub fn seconds(&self) -> f64 {
         self.seconds.unwrap_or(if self.smoke { 0.15 } else { 3.0 })
@@ -131,6 +165,21 @@ impl Options {
         self.keys.unwrap_or(if self.smoke { 1_000 } else { 100_000 })
     }
 
+    /// Keys that are popular to some degree in the hit ratios.
+    pub fn cache_keys(&self) -> u64 {
+        self.keys.unwrap_or(if self.smoke { 20_000 } else { 2_000_000 })
+    }
+
+    /// Keys that are overwritten while the log is compacted.
+    pub fn overwritten_keys(&self) -> u64 {
+        self.keys.unwrap_or(if self.smoke { 100 } else { 10_000 })
+    }
+
+    /// The limit of the memory in the hit ratios, in bytes.
+    pub fn cache_memory(&self) -> u64 {
+        self.cache_memory.unwrap_or(if self.smoke { 2 } else { 64 }) << 20
+    }
+
     /// Records that a replay reads.
     pub fn records(&self) -> u64 {
         self.records.unwrap_or(if self.smoke { 20_000 } else { 5_000_000 })
@@ -143,7 +192,12 @@ impl Options {
 
     /// Where the servers' programs are.
     pub fn programs(&self) -> Programs {
-        Programs { kvd: self.kvd.clone(), kvd_arguments: self.kvd_arguments.clone(), redis: self.redis.clone() }
+        Programs {
+            kvd: self.kvd.clone(),
+            kvd_arguments: self.kvd_arguments.clone(),
+            redis: self.redis.clone(),
+            memcached: self.memcached.clone(),
+        }
     }
 }
 
@@ -153,6 +207,7 @@ impl fmt::Display for Load {
         let verb = match self.verb {
             Verb::Set => "set",
             Verb::Get => "get",
+            Verb::Mix => "mix",
         };
         write!(f, "{verb}{}x{}", self.peers, self.in_flight)
     }
@@ -162,11 +217,9 @@ impl FromStr for Load {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Load, String> {
-        let (verb, numbers) = match (text.strip_prefix("set"), text.strip_prefix("get")) {
-            (Some(numbers), _) => (Verb::Set, numbers),
-            (_, Some(numbers)) => (Verb::Get, numbers),
-            _ => return Err("a load starts with set or get, as in set50x16".to_owned()),
-        };
+        let verbs = [("set", Verb::Set), ("get", Verb::Get), ("mix", Verb::Mix)];
+        let named = verbs.into_iter().find_map(|(name, verb)| Some((verb, text.strip_prefix(name)?)));
+        let (verb, numbers) = named.ok_or("a load starts with set, get or mix, as in set50x16")?;
         let sizes = numbers.split_once('x').and_then(|(peers, in_flight)| {
             let (peers, in_flight) = (peers.parse().ok()?, in_flight.parse().ok()?);
             (peers > 0 && in_flight > 0).then_some((peers, in_flight))

@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// A server fails, or a record is not there after a start.
 pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> {
-    // The bare ROUTER keeps nothing.
-    let kinds: Vec<Kind> = kinds.iter().copied().filter(|kind| *kind != Kind::Bare).collect();
+    let keeps = |kind: &Kind| matches!(kind, Kind::Kvd | Kind::Redis);
+    let kinds: Vec<Kind> = kinds.iter().copied().filter(keeps).collect();
     let directory = tempfile::tempdir_in(scratch)?;
     let place = |kind: Kind| directory.path().join(kind.name());
     for kind in &kinds {

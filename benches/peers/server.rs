@@ -5,6 +5,7 @@
 
 use crate::connection::Connection;
 use crate::keys::key;
+use crate::memcached::Text;
 use crate::process::Process;
 use crate::protocol::{Answer, Protocol};
 use crate::resp::Resp;
@@ -35,6 +36,8 @@ pub enum Kind {
     Redis,
     /// A ROUTER that answers OK and does nothing else.
     Bare,
+    /// memcached, which keeps nothing on disk.
+    Memcached,
 }
 
 impl Kind {
@@ -44,6 +47,7 @@ impl Kind {
             Kind::Kvd => "kvd",
             Kind::Redis => "Redis",
             Kind::Bare => "bare ROUTER",
+            Kind::Memcached => "memcached",
         }
     }
 
@@ -52,6 +56,7 @@ impl Kind {
         match self {
             Kind::Kvd | Kind::Bare => &Zmtp,
             Kind::Redis => &Resp,
+            Kind::Memcached => &Text,
         }
     }
 }
@@ -74,12 +79,19 @@ pub struct Programs {
     pub kvd_arguments: Vec<String>,
     /// Redis.
     pub redis: PathBuf,
+    /// memcached.
+    pub memcached: PathBuf,
 }
 
 impl Programs {
     /// Whether a kind of server can be started on this machine.
     pub fn has(&self, kind: Kind) -> bool {
-        kind != Kind::Redis || Command::new(&self.redis).arg("--version").output().is_ok()
+        let installed = |program: &Path| Command::new(program).arg("--version").output().is_ok();
+        match kind {
+            Kind::Kvd | Kind::Bare => true,
+            Kind::Redis => installed(&self.redis),
+            Kind::Memcached => installed(&self.memcached),
+        }
     }
 }
 
@@ -101,15 +113,34 @@ impl Server {
     /// # Errors
     /// It can't be started, ends, or does not answer in time.
     pub fn start(programs: &Programs, kind: Kind, directory: &Path, fsync: Fsync) -> io::Result<Server> {
+        Server::start_with(programs, kind, directory, fsync, &[])
+    }
+
+    /// The same with more arguments; the last word is theirs.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with(
+        programs: &Programs,
+        kind: Kind,
+        directory: &Path,
+        fsync: Fsync,
+        arguments: &[String],
+    ) -> io::Result<Server> {
         fs::create_dir_all(directory)?;
         let log = directory.with_extension("log");
+        let port = free_port()?;
+        let mut command = match kind {
+            Kind::Kvd => kvd(programs, directory, fsync),
+            Kind::Bare => bare()?,
+            Kind::Redis => redis(programs, directory, fsync, port, &log),
+            Kind::Memcached => memcached(programs, port),
+        };
+        command.args(arguments);
         let start = Instant::now();
         let (mut process, address) = match kind {
-            Kind::Kvd => announced(kvd(programs, directory, fsync), kind, log)?,
-            Kind::Bare => announced(bare()?, kind, log)?,
-            Kind::Redis => {
-                let port = free_port()?;
-                let mut command = redis(programs, directory, fsync, port, &log);
+            Kind::Kvd | Kind::Bare => announced(command, kind, log)?,
+            Kind::Redis | Kind::Memcached => {
                 let process = Process::start(kind.name(), &mut command, log)?;
                 (process, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
             }
@@ -125,12 +156,11 @@ impl Server {
 
     /// Stops it and waits until it has written what it holds.
     pub fn stop(self) -> io::Result<()> {
-        if self.kind == Kind::Bare {
-            // It has nothing to write, and no handler for a signal.
-            drop(self);
-            return Ok(());
+        match self.kind {
+            Kind::Kvd | Kind::Redis => self.process.stop(),
+            // They have nothing to write.
+            Kind::Bare | Kind::Memcached => Ok(()),
         }
-        self.process.stop()
     }
 }
 
@@ -154,6 +184,13 @@ fn redis(programs: &Programs, directory: &Path, fsync: Fsync, port: u16, log: &P
     command.arg("--dir").arg(directory).arg("--logfile").arg(log);
     command.args(["--appendonly", "yes", "--appendfsync", if fsync == Fsync::Always { "always" } else { "no" }]);
     command.args(["--aof-use-rdb-preamble", "no", "--auto-aof-rewrite-percentage", "0"]);
+    command
+}
+
+fn memcached(programs: &Programs, port: u16) -> Command {
+    let mut command = Command::new(&programs.memcached);
+    // One thread has the least memory of its own. The user matters to root alone, whom it asks for one.
+    command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-t", "1", "-u", "root"]);
     command
 }
 
@@ -184,7 +221,7 @@ fn announced(mut command: Command, kind: Kind, log: PathBuf) -> io::Result<(Proc
     }
 }
 
-/// A port that nobody has now. Redis can't be told to choose one itself.
+/// A port that nobody has now. Redis and memcached can't be told to choose one themselves.
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

@@ -83,6 +83,16 @@ pub fn put_header(flags: u8, length: usize, into: &mut Vec<u8>) {
     }
 }
 
+/// What the frames of a message, or of several, hold.
+pub fn frames(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut bodies = Vec::new();
+    while let Some((frame, rest)) = Frame::split(bytes) {
+        bodies.push(frame.body);
+        bytes = rest;
+    }
+    bodies
+}
+
 /// One frame as it was received.
 struct Frame<'a> {
     flags: u8,

@@ -1,0 +1,190 @@
+//! What giving back disk space costs those who are served meanwhile.
+//!
+//! kvd compacts segments beside its work; Redis forks and writes its file anew. Both overwrite the same few keys over
+//! and over, which is what fills a log, at a rate that both can bear: half of what the slower one reaches.
+
+use crate::connection::Connection;
+use crate::keys::Keys;
+use crate::load::{self, Load, Until, Verb};
+use crate::options::Options;
+use crate::protocol::Answer;
+use crate::server::{Fsync, Kind, Server};
+use crate::steady::{self, Steady};
+use crate::table::{self, mib, short};
+use crate::zmtp;
+use hdrhistogram::Histogram;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Bytes of a value.
+const VALUE: usize = 1024;
+/// How both are brought to their limit.
+const SATURATION: Load = Load { verb: Verb::Mix, peers: 50, in_flight: 16 };
+/// How often a compaction is asked for; one that is under way goes on.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Latency without compaction and with it, one after the other on the same server.
+struct Figures {
+    latency: [Histogram<u64>; 2],
+    work: [Work; 2],
+}
+
+/// What was compacted in a stretch of time.
+#[derive(Clone, Copy, Default)]
+struct Work {
+    runs: u64,
+    /// Where the server counts them.
+    copied: Option<u64>,
+}
+
+/// Times both under the same load and prints one row for each, with compaction and without.
+///
+/// # Errors
+/// A server fails or refuses a request.
+pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> {
+    let compacts = |kind: &Kind| matches!(kind, Kind::Kvd | Kind::Redis);
+    let kinds: Vec<Kind> = kinds.iter().copied().filter(compacts).collect();
+    let mut least = f64::INFINITY;
+    for kind in &kinds {
+        eprintln!("compaction, saturation, {}", kind.name());
+        let rate = saturation(options, *kind, scratch)?;
+        eprintln!("{}: {} requests/s", kind.name(), short(rate));
+        least = least.min(rate);
+    }
+    let steady = Steady { peers: SATURATION.peers, rate: least / 2.0 };
+
+    let mut all: Vec<Option<Figures>> = kinds.iter().map(|_| None).collect();
+    for round in 0..options.rounds() {
+        for (kind, sum) in kinds.iter().zip(&mut all) {
+            eprintln!("compaction, round {}, {}", round + 1, kind.name());
+            let figures = measure(options, *kind, steady, scratch)?;
+            match sum {
+                None => *sum = Some(figures),
+                Some(sum) => sum.add(&figures)?,
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    for (kind, figures) in kinds.iter().zip(all.iter().flatten()) {
+        rows.extend(figures.rows(*kind));
+    }
+    let heading = format!("Compaction beside {} requests/s, half of them SETs of {VALUE} B", short(steady.rate));
+    let header = ["server", "compaction", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "runs", "copied MiB"];
+    table::print(&heading, 2, &header, &rows);
+    Ok(())
+}
+
+/// A server that holds every key.
+fn filled(options: &Options, kind: Kind, directory: &Path) -> io::Result<Server> {
+    let server = Server::start(&options.programs(), kind, &directory.join("data"), Fsync::Always)?;
+    let (load, until) = (Load { verb: Verb::Set, ..SATURATION }, Until::Count(options.overwritten_keys()));
+    load::run(kind.protocol(), server.address, load, &[b'v'; VALUE], &mut Keys::in_order(), until)?;
+    Ok(server)
+}
+
+/// Requests a second when peers wait for nothing but the server.
+fn saturation(options: &Options, kind: Kind, scratch: &Path) -> io::Result<f64> {
+    let directory = tempfile::tempdir_in(scratch)?;
+    let server = filled(options, kind, directory.path())?;
+    let mut keys = Keys::uniform(options.overwritten_keys());
+    let until = Until::Elapsed(Duration::from_secs_f64(options.seconds()));
+    let measured = load::run(kind.protocol(), server.address, SATURATION, &[b'v'; VALUE], &mut keys, until)?;
+    server.stop()?;
+    Ok(measured.rate())
+}
+
+fn measure(options: &Options, kind: Kind, steady: Steady, scratch: &Path) -> io::Result<Figures> {
+    let directory = tempfile::tempdir_in(scratch)?;
+    let server = filled(options, kind, directory.path())?;
+    let mut keys = Keys::uniform(options.overwritten_keys());
+    let seconds = Duration::from_secs_f64(options.seconds());
+    let mut drive = |time| steady::run(kind.protocol(), server.address, steady, &[b'v'; VALUE], &mut keys, time);
+    drive(seconds / 3)?;
+    let mut control = server.connect()?;
+    let before = work(kind, &mut control)?;
+    let idle = drive(seconds)?;
+    let between = work(kind, &mut control)?;
+    let stop = AtomicBool::new(false);
+    let (running, started) = thread::scope(|scope| {
+        let asking = scope.spawn(|| keep_compacting(kind, &mut control, &stop));
+        let running = drive(seconds);
+        stop.store(true, Ordering::Relaxed);
+        let started = asking.join().expect("the thread that asks for compaction does not panic");
+        Ok::<_, io::Error>((running?, started?))
+    })?;
+    let after = work(kind, &mut control)?;
+    server.stop()?;
+    let mut meanwhile = after.since(between);
+    if kind == Kind::Redis {
+        meanwhile.runs = started;
+    }
+    Ok(Figures { latency: [idle, running], work: [between.since(before), meanwhile] })
+}
+
+/// Asks for compaction until it is told to stop. Returns how often it was granted.
+fn keep_compacting(kind: Kind, control: &mut Connection, stop: &AtomicBool) -> io::Result<u64> {
+    let verb: &[u8] = if kind == Kind::Redis { b"BGREWRITEAOF" } else { b"COMPACT" };
+    let mut granted = 0;
+    while !stop.load(Ordering::Relaxed) {
+        match control.ask(&[verb])? {
+            Answer::Ok => granted += 1,
+            Answer::Refused(why) if why.contains("already in progress") => {}
+            answer => return Err(io::Error::other(format!("no compaction: {answer:?}"))),
+        }
+        thread::sleep(AGAIN);
+    }
+    Ok(granted)
+}
+
+/// What was compacted so far, where the server says.
+fn work(kind: Kind, control: &mut Connection) -> io::Result<Work> {
+    if kind != Kind::Kvd {
+        return Ok(Work::default());
+    }
+    let reply = control.ask_in_full(&[b"STATS"])?;
+    let frames = zmtp::frames(&reply);
+    let figure = |name: &str| {
+        let at = frames.iter().position(|frame| *frame == name.as_bytes());
+        let value = at.and_then(|at| str::from_utf8(frames.get(at + 1)?).ok()?.parse::<u64>().ok());
+        value.ok_or_else(|| io::Error::other(format!("kvd's STATS do not tell {name}")))
+    };
+    Ok(Work { runs: figure("compactions")?, copied: Some(figure("compaction_bytes_copied")?) })
+}
+
+impl Work {
+    fn since(self, earlier: Work) -> Work {
+        let copied = self.copied.zip(earlier.copied).map(|(now, then)| now - then);
+        Work { runs: self.runs - earlier.runs, copied }
+    }
+}
+
+impl Figures {
+    fn add(&mut self, other: &Figures) -> io::Result<()> {
+        for (sum, latency) in self.latency.iter_mut().zip(&other.latency) {
+            sum.add(latency).map_err(io::Error::other)?;
+        }
+        for (sum, work) in self.work.iter_mut().zip(&other.work) {
+            sum.runs += work.runs;
+            sum.copied = sum.copied.zip(work.copied).map(|(one, other)| one + other);
+        }
+        Ok(())
+    }
+
+    fn rows(&self, kind: Kind) -> Vec<Vec<String>> {
+        let stretches = self.latency.iter().zip(&self.work).zip(["idle", "running"]);
+        stretches
+            .map(|((latency, work), name)| {
+                let ms = |nanoseconds: u64| format!("{:.2}", nanoseconds as f64 / 1e6);
+                let mut row = vec![kind.name().to_owned(), name.to_owned()];
+                row.extend([0.5, 0.99, 0.999].map(|quantile| ms(latency.value_at_quantile(quantile))));
+                row.push(ms(latency.max()));
+                row.push(work.runs.to_string());
+                row.push(work.copied.map_or_else(|| "–".to_owned(), mib));
+                row
+            })
+            .collect()
+    }
+}
