@@ -30,7 +30,7 @@ pub enum LogError {
     },
     /// Bytes that had been durable are not what was written.
     #[error(
-        "{name} is damaged at offset {offset}: {fault}. Nothing was changed. `kvd check` on the data directory shows more; restore this file from a copy"
+        "{name} is damaged at offset {offset}: {fault}. Nothing was changed. `kvd check` on the data directory shows more; restore the directory from a copy"
     )]
     Damage {
         /// The segment's file.

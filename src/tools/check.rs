@@ -74,7 +74,7 @@ fn report(readings: &[Reading], out: &mut impl Write) -> io::Result<Finding> {
     let verdict = match worst {
         Finding::Clean => "clean",
         Finding::TornTail => "a start would cut off the torn tail; nothing that was acknowledged as durable is in it",
-        Finding::Damage => "a start would refuse; restore the damaged files from a copy",
+        Finding::Damage => "a start would refuse; restore the directory from a copy",
         Finding::Unreadable => "can't be read",
     };
     let records: u64 = readings.iter().map(|reading| reading.report.records).sum();
