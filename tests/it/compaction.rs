@@ -77,18 +77,22 @@ fn kills_in_the_middle_of_compactions_lose_nothing() {
     let store = Store::new();
     let launch = store.launch().segment_size("64KiB");
     let (mut random, mut rounds) = (Random::seeded(2), vec![0; KEYS]);
-    let mut compactions = 0;
-    for _ in 0..20 {
+    let kills = std::env::var("KVD_KILLS").map_or(20, |text| text.parse().expect("KVD_KILLS is a number"));
+    let (mut compactions, mut in_the_middle, mut overwrites) = (0, 0, 0);
+    for _ in 0..kills {
         let daemon = launch.start();
         assert_holds(&daemon, &rounds);
         let times = 500 + random.below(1500);
         overwrite(&daemon.dealer(), &mut random, &mut rounds, times, || ());
+        overwrites += times / 100 * 100;
         let client = daemon.client();
         client.say("COMPACT");
         compactions += figure(&client, "compactions");
+        in_the_middle += figure(&client, "compacting");
         daemon.kill();
     }
-    assert!(compactions > 50, "{compactions} compactions");
+    println!("{kills} kills, {in_the_middle} while compacting; {compactions} compactions, {overwrites} overwrites");
+    assert!(compactions > kills && in_the_middle > 0, "{compactions} compactions, {in_the_middle} under way");
     let daemon = launch.start();
     assert_holds(&daemon, &rounds);
     daemon.stop();
