@@ -24,7 +24,7 @@ pub const LARGEST_SEGMENT: u64 = 16 << 30;
 pub const SMALLEST_MEMORY: u64 = 1 << 20;
 /// Smallest `--compaction-rate`, in bytes a second.
 pub const SLOWEST_COMPACTION: u64 = 64 << 10;
-/// Smallest `--max-log-size`, in segments: two that are sized ahead, one for compaction, and three for data.
+/// Smallest `--max-log-size`, in segments: up to three that are sized ahead, one for compaction, and two for data.
 pub const FEWEST_SEGMENTS: u64 = 6;
 /// Smallest `--max-backlog`, in bytes.
 pub const SMALLEST_BACKLOG: u64 = 1 << 20;

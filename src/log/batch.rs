@@ -192,6 +192,11 @@ impl Batch {
         self.last_version
     }
 
+    /// The time, as stamped.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
     /// The version that will be handed out after it, as stamped.
     pub fn next_version(&self) -> u64 {
         self.next_version

@@ -71,11 +71,11 @@ impl Budget {
     }
 
     /// Whether this many more bytes would lead beyond `--max-log-size`. Of that, two segments are sized ahead, of which one is the
-    /// reserve for removals, and one is left for compaction.
+    /// reserve for removals, and a third for a moment when a new one is begun; one is left for compaction.
     pub fn is_short(&self, ledger: &Ledger, more: u64) -> bool {
         let active = ledger.segments().last().map_or(0, |active| active.bytes);
         let used = ledger.sealed_bytes().saturating_add(active).saturating_add(more);
-        used > self.max_log_size.saturating_sub(3 * self.segment_size)
+        used > self.max_log_size.saturating_sub(4 * self.segment_size)
     }
 
     fn ceiling(&self, live: u64) -> u64 {
@@ -134,8 +134,8 @@ mod tests {
     #[test]
     fn a_limit_leaves_a_reserve() {
         let budget = Budget { max_log_size: 8 * SEGMENT, ..BUDGET };
-        assert!(!budget.is_short(&ledger(4 * SEGMENT, 4 * SEGMENT, SEGMENT / 2), 1000));
-        assert!(budget.is_short(&ledger(4 * SEGMENT, 4 * SEGMENT, SEGMENT), 1000));
+        assert!(!budget.is_short(&ledger(3 * SEGMENT, 3 * SEGMENT, SEGMENT / 2), 1000));
+        assert!(budget.is_short(&ledger(3 * SEGMENT, 3 * SEGMENT, SEGMENT), 1000));
         assert_eq!(budget.urgency(&ledger(6 * SEGMENT, 6 * SEGMENT, 5000)), Urgency::Pressed);
         assert!(!BUDGET.is_short(&ledger(6 * SEGMENT, 6 * SEGMENT, SEGMENT), u64::MAX / 2));
     }

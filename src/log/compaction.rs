@@ -5,7 +5,8 @@
 //! ([`super::victims`]).
 //!
 //! ```text
-//! 1  segment-…7.log.tmp is made, filled, synced        a crash leaves a left-over, which a start removes
+//! 1  segment-…7.log.tmp is made, filled, synced; so is
+//!    the log, if commits are not synced by themselves  a crash leaves a left-over, which a start removes
 //! 2  it is renamed to segment-…7.log, in the place of
 //!    the newest victim; the directory is synced        the other victims are named in its header: a start removes them
 //! 3  the other victims are removed; the directory is
@@ -15,7 +16,9 @@
 //! *What is kept.* A put whose very version the table has. A removal or a flush, unless every older segment is known
 //! to hold nothing that does not count ([`Run::keep_removals`]): then it hides nothing. Neither is needed where the
 //! table has a newer version of the key, which hides the same. A put with a deadline may have gone without a removal, by
-//! expiring: it is kept as the removal it amounts to, under the same conditions, so that what it hid stays hidden. (See
+//! expiring: it is kept as the removal it amounts to, under the same conditions, so that what it hid stays hidden. The table
+//! may hold what is not durable yet: were that lost after what it had superseded was dropped, both would be gone. So it is
+//! made durable before the new segment takes the place of the old ones. (See
 //! `docs/durability.md` for why this is right.)
 
 use super::batch::{BATCH_HEADER, Batch, BatchHeader, Durable, Link, Tally, VerifiedBatch};
@@ -24,9 +27,7 @@ use super::error::LogError;
 use super::fs::{File, Fs, is_no_space};
 use super::record::Record;
 use super::scan::Fault;
-use super::segment::{
-    Compacted, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, temporary_name, unix_milliseconds,
-};
+use super::segment::{Compacted, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, temporary_name};
 use super::victims::Run;
 use crate::mutation::{Key, Mutation, Space};
 use std::io;
@@ -99,6 +100,12 @@ pub trait Steward {
     /// # Errors
     /// [`Stopped`] if nobody answers any more.
     fn ask(&mut self, questions: &mut Questions) -> Result<(), Stopped>;
+    /// Told when everything was answered, before anything takes effect: has all that the table holds, on which the answers
+    /// rest, made durable.
+    ///
+    /// # Errors
+    /// [`Stopped`] if that can't be had any more.
+    fn settle(&mut self) -> Result<(), Stopped>;
     /// Told of each so many bytes that were read or written. May wait.
     ///
     /// # Errors
@@ -193,13 +200,8 @@ fn write_survivors(
     let Some((oldest, newest)) = victims.first().zip(victims.last()) else { return Err(CompactionError::Stopped) };
     let generation = victims.iter().map(|victim| victim.header.generation()).max().unwrap_or(0) + 1;
     let kind = SegmentKind::Compacted(Compacted { first: oldest.header.first(), generation, length: 0 });
-    let header = SegmentHeader {
-        kind,
-        next_version: oldest.header.next_version,
-        link: oldest.header.link,
-        created: unix_milliseconds(),
-        ..newest.header
-    };
+    let header =
+        SegmentHeader { kind, next_version: oldest.header.next_version, link: oldest.header.link, ..newest.header };
     let mut output = Output::create(fs, header, name)?;
     let mut read = 0;
     if !run.is_empty {
@@ -208,6 +210,7 @@ fn write_survivors(
         }
     }
     let (length, tally) = output.finish(steward)?;
+    steward.settle()?;
     Ok(Outcome { length, tally, read, replaced: victims.iter().map(|victim| victim.length).sum() })
 }
 

@@ -23,6 +23,8 @@ pub const UNPACED: u64 = 0;
 pub enum Report {
     /// It asks about these records. [`Compactor::answered`] answers.
     Ask(Questions),
+    /// It waits until all that the table holds is durable. [`Compactor::settled`] answers.
+    Settle,
     /// The run was compacted: the new segment is in its place.
     Done(Run, Outcome),
     /// Nothing came of it, and nothing changed.
@@ -34,6 +36,7 @@ pub enum Report {
 enum Request {
     Compact { run: Run, present: Vec<u64> },
     Answered(Questions),
+    Settled,
 }
 
 /// The handle of the thread, which ends when this is dropped.
@@ -75,6 +78,11 @@ impl Compactor {
     /// Gives questions back, answered.
     pub fn answered(&mut self, questions: Questions) {
         self.request(Request::Answered(questions));
+    }
+
+    /// What the table held when it was asked for is durable.
+    pub fn settled(&mut self) {
+        self.request(Request::Settled);
     }
 
     /// How many bytes a second it may read and write from now on; [`UNPACED`] is as many as it can.
@@ -155,7 +163,15 @@ impl<W: Fn()> Steward for Worker<W> {
                 *questions = answered;
                 Ok(())
             }
-            Ok(Request::Compact { .. }) | Err(_) => Err(Stopped),
+            Ok(Request::Compact { .. } | Request::Settled) | Err(_) => Err(Stopped),
+        }
+    }
+
+    fn settle(&mut self) -> Result<(), Stopped> {
+        self.report(Report::Settle);
+        match self.requests.recv() {
+            Ok(Request::Settled) => Ok(()),
+            Ok(Request::Compact { .. } | Request::Answered(_)) | Err(_) => Err(Stopped),
         }
     }
 
@@ -238,6 +254,11 @@ mod tests {
                 Report::Ask(mut questions) => {
                     questions.answer(|_, version| if version % 2 == 0 { Fate::Live } else { Fate::Absent });
                     compactor.answered(questions);
+                }
+                Report::Settle => {
+                    let now = disk.read(&file_name(1)).expect("a segment").len();
+                    assert_eq!(now, before, "nothing takes effect before it is settled");
+                    compactor.settled();
                 }
                 Report::Done(run, outcome) => {
                     assert_eq!(run, RUN);

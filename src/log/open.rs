@@ -92,7 +92,8 @@ impl Unread {
                 let Reading { segment, report, .. } = active;
                 let header = segment.header;
                 let spare = spare_to_keep(&survey, &readings);
-                let resume = Resume { file, header, end: report.end, link: report.link, durable, spare };
+                let (end, link, last_now) = (report.end, report.link, recovered.last_now);
+                let resume = Resume { file, header, end, link, durable, spare, last_now };
                 Writer::resume(fs, options.segment_size, resume, recovered.next_version)?
             }
         };

@@ -64,6 +64,8 @@ pub struct Resume {
     pub durable: Durable,
     /// The next segment's number, if its spare is there.
     pub spare: Option<u64>,
+    /// The latest time that the log records, Unix milliseconds.
+    pub last_now: u64,
 }
 
 /// The log's end.
@@ -78,6 +80,11 @@ pub struct Writer {
     written: Durable,
     durable: Durable,
     next_version: u64,
+    /// The latest time that the log records. The next segment's header records it too, since nothing may be left of the
+    /// batches before when it is compacted.
+    last_now: u64,
+    /// Whether nothing was written since the start.
+    is_first: bool,
 }
 
 impl Writer {
@@ -104,7 +111,8 @@ impl Writer {
             AppendError::Fatal(error) => error,
         })?;
         let (end, link) = (SEGMENT_HEADER as u64, header.link);
-        let resume = Resume { file, header, end, link, durable: Durable::default(), spare: None };
+        let resume =
+            Resume { file, header, end, link, durable: Durable::default(), spare: None, last_now: header.created };
         Writer::resume(fs, segment_size, resume, 1)
     }
 
@@ -113,22 +121,27 @@ impl Writer {
     /// # Errors
     /// What the disk refuses.
     pub fn resume(fs: Arc<dyn Fs>, segment_size: u64, resume: Resume, next_version: u64) -> Result<Writer, LogError> {
-        let Resume { file, header, end, link, durable, spare } = resume;
+        let Resume { file, header, end, link, durable, spare, last_now } = resume;
         let spare = match spare {
             Some(number) => adopt_spare(fs.as_ref(), number, segment_size)?,
             None => None,
         };
         let size = file.len().map_err(LogError::io("measure", &file_name(header.number)))?;
         let active = Active { file, header, end, size };
-        Ok(Writer { fs, segment_size, active, spare, link, written: durable, durable, next_version })
+        let written = durable;
+        Ok(Writer { fs, segment_size, active, spare, link, written, durable, next_version, last_now, is_first: true })
     }
 
     /// Writes a batch at the end of the log. It is durable after the next [`Writer::sync`].
+    ///
+    /// The first one since the start is durable at once: were it shown and then lost, the log would end as it did before
+    /// this start, and the next one would hand out the same versions.
     ///
     /// # Errors
     /// [`AppendError::NoSpace`] leaves the log as it was and usable; after [`AppendError::Fatal`] it must not be used.
     pub fn append(&mut self, batch: &mut Batch) -> Result<(), AppendError> {
         let length = batch.byte_len() as u64;
+        self.last_now = self.last_now.max(batch.now());
         self.make_place(length, batch.frees_room())?;
         let position = self.active.end;
         let (bytes, next) = batch.seal(self.active.header.seed(), position, self.link, self.durable);
@@ -144,6 +157,9 @@ impl Writer {
         self.written = Durable { batch: self.link.number, version: batch.last_version().max(self.written.version) };
         self.link = next;
         self.next_version = self.next_version.max(batch.next_version());
+        if std::mem::replace(&mut self.is_first, false) {
+            self.sync()?;
+        }
         Ok(())
     }
 
@@ -240,7 +256,7 @@ impl Writer {
             next_version: self.next_version,
             watermark: self.durable.version,
             link: self.link,
-            created: unix_milliseconds(),
+            created: self.last_now,
             ..self.active.header
         };
         install_header(self.fs.as_ref(), spare.file.as_ref(), &header)?;

@@ -60,6 +60,8 @@ pub(super) struct Compaction {
     running: Option<Run>,
     /// Questions that wait for a sweep: what a flush hides has left the table only when it was swept.
     unanswered: Option<Questions>,
+    /// Whether it waits until the log is synced.
+    unsettled: bool,
     full_run: Option<FullRun>,
     quiet_until: Instant,
     look_at: Instant,
@@ -76,6 +78,7 @@ impl Compaction {
             rate,
             running: None,
             unanswered: None,
+            unsettled: false,
             full_run: None,
             quiet_until: now + QUIET,
             look_at: now,
@@ -122,6 +125,7 @@ impl Compaction {
                 None => break,
                 Some(Report::Ask(questions)) if table.sweeping().is_some() => self.unanswered = Some(questions),
                 Some(Report::Ask(questions)) => self.answer(questions, table),
+                Some(Report::Settle) => self.unsettled = true,
                 Some(Report::Done(run, outcome)) => self.done(run, &outcome, now),
                 Some(Report::GaveUp(run, why)) => self.gave_up(run, &why, now),
                 Some(Report::Failed(error)) => return Err(error),
@@ -130,8 +134,21 @@ impl Compaction {
         Ok(())
     }
 
+    /// Whether it waits for [`Compaction::settled`], now for the first time.
+    pub fn begins_to_settle(&mut self) -> bool {
+        std::mem::take(&mut self.unsettled)
+    }
+
+    /// All that was committed when it began to wait is synced.
+    pub fn settled(&mut self) {
+        self.compactor.settled();
+    }
+
     /// Begins a compaction if it is time for one. `full` is whether the disk has no room.
-    pub fn tend(&mut self, now: Instant, full: bool) {
+    ///
+    /// None is begun amid a sweep: the accounts still call live what a flush hides, and a segment of which all is live
+    /// would be taken to hold nothing that the flush has to hide.
+    pub fn tend(&mut self, table: &Table, now: Instant, full: bool) {
         if now < self.look_at {
             return;
         }
@@ -140,6 +157,7 @@ impl Compaction {
         let unpaced = urgency == Urgency::Pressed || self.full_run.is_some();
         self.compactor.set_rate(if unpaced { UNPACED } else { self.rate });
         if self.running.is_none()
+            && table.sweeping().is_none()
             && let Some(run) = self.choose(urgency, now)
         {
             let within = (self.ledger.segments().iter().map(|usage| usage.number))
@@ -253,5 +271,32 @@ impl Compaction {
             self.look_at = now + AFTER_NO_SPACE;
             tracing::warn!("segments {} to {} were not compacted: {why}", run.first, run.last);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Usage;
+    use crate::log::fs::FakeDisk;
+    use std::sync::Arc;
+
+    #[test]
+    fn nothing_is_chosen_amid_a_sweep() {
+        let now = Instant::now();
+        let usage = |number| Usage { number, first: number, versions_from: number, bytes: 8192, ..Usage::default() };
+        let ledger = Ledger::new(vec![usage(1), usage(2)]);
+        let compactor = Compactor::start(Arc::new(FakeDisk::new()), || ()).expect("a thread");
+        let budget = Budget { segment_size: 8192, max_log_size: u64::MAX };
+        let mut compaction = Compaction::new(compactor, ledger, budget, UNPACED, now);
+        let mut table = Table::new(1);
+        table.begin_flush(None, 9);
+        compaction.tend(&table, now, true);
+        assert_eq!(compaction.running, None);
+        while table.sweeping().is_some() {
+            table.sweep(1000, &mut |_, _| ());
+        }
+        compaction.tend(&table, now + LOOK_EVERY, true);
+        assert!(compaction.running.is_some_and(|run| run.first == 1 && run.is_empty));
     }
 }

@@ -118,6 +118,13 @@ impl Progress {
         Wait { batch, synced: true, sweep: None }
     }
 
+    /// What is to be waited for until everything that was committed so far is synced.
+    pub fn want_committed_synced(&mut self) -> Wait {
+        let batch = self.durable.committed;
+        self.sync_wanted = self.sync_wanted.max(batch);
+        Wait { batch, synced: true, sweep: None }
+    }
+
     /// Whether a sync is to begin now. If so, it is taken to have begun.
     pub fn begin_sync(&mut self) -> bool {
         let due = self.syncing.is_none()
@@ -176,6 +183,8 @@ mod tests {
         let first = progress.want_sync(false);
         let second = progress.want_sync(true);
         assert!(!progress.begin_sync(), "nothing is committed yet");
+        let nothing = progress.want_committed_synced();
+        assert!(progress.durable().covers(nothing), "what may be refused yet is not waited for");
         progress.committed();
         assert!(progress.begin_sync());
         assert!(!progress.begin_sync(), "one at a time");

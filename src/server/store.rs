@@ -52,6 +52,8 @@ pub(super) struct Store {
     /// Unix milliseconds: one time for all commands of a pass.
     now: u64,
     progress: Progress,
+    /// What compaction waits for.
+    settling: Option<Wait>,
     forming: Batch,
     /// What the batch in flight adds to the log.
     in_flight: Addition,
@@ -91,6 +93,7 @@ impl Store {
             now: clock.now(),
             clock,
             progress: Progress::new(policy == SyncPolicy::Always),
+            settling: None,
             forming: Batch::default(),
             in_flight: Addition::default(),
             held_until: None,
@@ -165,7 +168,13 @@ impl Store {
     /// The log has failed, as in [`Store::hear`].
     pub fn tend(&mut self, now: Instant) -> Result<(), LogError> {
         self.compaction.hear(self.engine.table(), now)?;
-        self.compaction.tend(now, self.full);
+        if self.compaction.begins_to_settle() {
+            self.settling = Some(self.progress.want_committed_synced());
+        }
+        if self.settling.take_if(|wait| self.progress.durable().covers(*wait)).is_some() {
+            self.compaction.settled();
+        }
+        self.compaction.tend(self.engine.table(), now, self.full);
         let at_limit = self.compaction.is_at_limit(self.forming.byte_len() as u64);
         if at_limit && !self.at_limit {
             tracing::warn!(

@@ -144,7 +144,7 @@ fn the_log_has_a_limit_and_removals_make_room_again() {
         assert!(stored < 1_000, "never refused");
     };
     assert!(refused.starts_with("ERR NOSPACE"), "{refused}");
-    assert!(stored > 300, "{stored} values of 1 KiB are few for 640 KiB, of which 192 are in reserve");
+    assert!(stored > 300, "{stored} values of 1 KiB are few for 640 KiB, of which 256 are in reserve");
     assert_eq!(client.call(&[b"GET", b"k0"])[1], value(0, 1));
     for key in 0..stored / 2 {
         assert_eq!(client.say(&format!("DEL k{key}")), "OK 1");

@@ -80,6 +80,11 @@ impl Steward for Judge<'_> {
         Ok(())
     }
 
+    fn settle(&mut self) -> Result<(), Stopped> {
+        // Every batch was synced.
+        Ok(())
+    }
+
     fn moved(&mut self, _: u64) -> Result<(), Stopped> {
         Ok(())
     }

@@ -171,6 +171,47 @@ fn versions_are_never_handed_out_twice() {
 }
 
 #[test]
+fn a_version_that_was_shown_and_lost_is_not_handed_out_again() {
+    // Nothing is synced, as with `--fsync never`: what was acknowledged may be lost, but its versions never come again.
+    for stops in [false, true] {
+        let mut disk = FakeDisk::new();
+        let mut shown = 0;
+        for start in 0..4 {
+            let mut opened = open(&disk).unwrap();
+            let version = opened.recovered.next_version;
+            assert!(version > shown, "start {start}: {version} after {shown}");
+            for more in 0..2 {
+                let group = vec![Written::put(version + more, b"a", b"1")];
+                opened.writer.append(&mut batch_of(&[group])).unwrap();
+                shown = version + more;
+            }
+            if stops && start % 2 == 0 {
+                opened.writer.finish(2_000, shown + 1).unwrap();
+            }
+            disk = disk.crash(Crash::LoseAll);
+        }
+    }
+}
+
+#[test]
+fn the_next_segment_records_the_time_too() {
+    // Later than any clock that this may run on.
+    const LATER: u64 = 1 << 42;
+    let disk = FakeDisk::new();
+    let mut writer = open(&disk).unwrap().writer;
+    for version in 1..=5 {
+        let mut batch = batch_of(&[vec![Written::put(version, b"a", &[7; 1000])]]);
+        batch.stamp(LATER + version, version + 1);
+        writer.append(&mut batch).unwrap();
+    }
+    assert_eq!(writer.active_number(), 2);
+    // Its batch is lost, and nothing may be left of those before it: they may have been compacted.
+    let found = disk.crash(Crash::LoseAll);
+    let survey = kvd::log::recovery::survey(&found).unwrap();
+    assert!(survey.segments[1].header.created >= LATER + 4);
+}
+
+#[test]
 fn an_orderly_stop_gives_back_what_was_sized_ahead() {
     let disk = FakeDisk::new();
     let mut opened = open(&disk).unwrap();

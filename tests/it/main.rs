@@ -22,11 +22,17 @@ mod log_damage;
 mod log_golden;
 /// A log with a memory of what was written, which the others share.
 mod log_store;
+/// The whole store on a fake disk, against a model: commands, commits, compaction, crashes and clocks in any order.
+mod store_model;
 /// The table's count of its memory against the allocator's.
 mod table_memory;
 
 /// The pickle dialect against pickles that CPython made, and against hostile ones.
 mod pickle;
+
+/// The store of `store_model`, and the model that it is held against.
+mod store_judge;
+mod store_under_test;
 
 /// The helpers: a daemon to hit, and peers to hit it with.
 mod daemon;
