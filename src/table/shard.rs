@@ -14,6 +14,9 @@ use hashbrown::hash_table;
 /// A removal costs an effort of 1, and 1 more for so many bytes: large allocations are given back to the system.
 const BYTES_AN_EFFORT: usize = 16 << 10;
 
+/// Slots are put in order anew, and do not double, where at least one in so many was given up.
+const SPENT: usize = 16;
+
 /// A map from keys to entries.
 pub struct Shard {
     /// The lowest hash that belongs here.
@@ -198,12 +201,24 @@ impl Shard {
     }
 
     /// Makes sure of a free slot, so that no slot changes its place without this being known.
+    ///
+    /// A slot that was given up can't be used again until all slots are put in order anew. Where as many come as go,
+    /// as under eviction, that is done in place: twice the slots would take memory that entries then have to make room for.
     fn make_room(&mut self) {
-        if self.slots.len() == self.slots.capacity() {
-            self.arrangement = self.arrangement.wrapping_add(1);
-            self.slots.reserve(1, Slot::bucket_hash);
-            self.slots_memory = allocation::taken(self.slots.allocation_size());
+        if self.slots.len() < self.slots.capacity() {
+            return;
         }
+        self.arrangement = self.arrangement.wrapping_add(1);
+        let room = self.slots.num_buckets() / 8 * 7;
+        if self.slots.len() < room - room / SPENT {
+            let spent = std::mem::replace(&mut self.slots, HashTable::with_capacity(room));
+            for slot in spent {
+                self.slots.insert_unique(slot.bucket_hash(), slot, Slot::bucket_hash);
+            }
+        } else {
+            self.slots.reserve(1, Slot::bucket_hash);
+        }
+        self.slots_memory = allocation::taken(self.slots.allocation_size());
     }
 
     fn count(&mut self, entry: &Entry) {
@@ -260,6 +275,22 @@ mod tests {
         assert_eq!(shard.remove(HASH, Key::bytes(b"a")).map(|old| old.version()), Some(3));
         assert!(shard.remove(HASH, Key::bytes(b"a")).is_none());
         assert_eq!(shard.len(), 1);
+    }
+
+    #[test]
+    fn slots_do_not_double_where_as_many_come_as_go() {
+        let mut shard = filled(0..400);
+        let memory = shard.slots_memory;
+        for version in 400..20_000 {
+            shard.put(version * HASH_STEP, entry(version, &version.to_le_bytes()));
+            let oldest = version - 400;
+            assert!(shard.remove(oldest * HASH_STEP, Key::bytes(&oldest.to_le_bytes())).is_some());
+        }
+        assert_eq!((shard.len(), shard.slots_memory), (400, memory));
+        assert!(
+            (19_600..20_000)
+                .all(|version| shard.get(version * HASH_STEP, Key::bytes(&version.to_le_bytes())).is_some())
+        );
     }
 
     #[test]
