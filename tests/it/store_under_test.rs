@@ -93,19 +93,22 @@ impl Store {
         match act {
             Act::Ask(line) => self.ask(line),
             Act::Commit { synced } => self.commit(*synced)?,
-            Act::Compact { appetite: Some(appetite), meanwhile } => {
-                self.sweep_all();
-                if let Some(run) = victims::choose(self.sealed(), self.segment_size, *appetite) {
-                    self.compact(run, meanwhile)?;
-                }
-            }
-            Act::Compact { appetite: None, meanwhile } => {
+            Act::Compact { appetite, wide, meanwhile } => {
+                // Neighbours come along that are small beside a segment of this size.
+                let size = if *wide { 16 * self.segment_size } else { self.segment_size };
                 let (mut from, up_to) = (1, self.sealed().last().map_or(0, |newest| newest.number));
-                self.sweep_all();
-                while let Some(run) = victims::next(self.sealed(), self.segment_size, from, up_to) {
+                loop {
+                    self.sweep_all();
+                    let run = match appetite {
+                        Some(appetite) => victims::choose(self.sealed(), size, *appetite),
+                        None => victims::next(self.sealed(), size, from, up_to),
+                    };
+                    let Some(run) = run else { break };
                     self.compact(run, meanwhile)?;
                     from = run.last + 1;
-                    self.sweep_all();
+                    if appetite.is_some() {
+                        break;
+                    }
                 }
             }
             Act::Wait(milliseconds) => {
