@@ -3,6 +3,7 @@
 //! was written.
 
 use crate::daemon::{Client, Store, words};
+use std::time::{Duration, Instant};
 
 /// A value that names its key and round, and fills its part of a segment.
 fn value(key: usize, round: usize) -> Vec<u8> {
@@ -59,6 +60,37 @@ fn under_fsync_every_second() {
 #[test]
 fn under_fsync_never() {
     survives_kills_at_every_round("never");
+}
+
+#[test]
+fn what_was_compacted_rests_on_what_was_synced() {
+    for mode in ["always", "1h", "never"] {
+        let store = Store::new();
+        let launch = store.launch().segment_size("64KiB").option("--fsync", mode);
+        let daemon = launch.start();
+        let client = daemon.dealer();
+        for round in 0..3 {
+            for key in 0..40 {
+                assert_eq!(client.call(&[b"SET", format!("k{key}").as_bytes(), &value(key, round)])[0], b"OK");
+            }
+        }
+        let newest = figure(&client, "next_version") - 1;
+        assert_eq!(client.say("COMPACT"), "OK");
+        let until = Instant::now() + Duration::from_secs(60);
+        while figure(&client, "compactions") == 0 || figure(&client, "compacting") > 0 {
+            assert!(Instant::now() < until, "{mode}: a compaction in time");
+        }
+        assert!(figure(&client, "durable_version") >= newest, "{mode}: the log was synced for it");
+        daemon.kill();
+        assert_holds(&launch.start().client(), 2);
+    }
+}
+
+/// One figure of STATS.
+fn figure(client: &Client, name: &str) -> u64 {
+    let stats = client.call(&[b"STATS"]);
+    let at = stats.iter().position(|word| word == name.as_bytes()).expect("a figure of that name");
+    String::from_utf8_lossy(&stats[at + 1]).parse().expect("a number")
 }
 
 #[test]

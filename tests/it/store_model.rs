@@ -30,8 +30,9 @@ pub enum Act {
     Ask(String),
     /// The forming batch is committed, and synced or not.
     Commit { synced: bool },
-    /// One run is compacted, or all that is worth it; during it these are asked and committed.
-    Compact { appetite: Option<Appetite>, meanwhile: Vec<(String, bool)> },
+    /// One run is compacted, or all that is worth it, of one segment or with all its neighbours; during it these are asked
+    /// and committed.
+    Compact { appetite: Option<Appetite>, wide: bool, meanwhile: Vec<(String, bool)> },
     /// Time goes by, in milliseconds.
     Wait(u64),
     /// What has expired is removed.
@@ -107,7 +108,11 @@ fn compact() -> impl Strategy<Value = Act> {
         1 => Just(Some(Appetite::Free)),
     ];
     let meanwhile = prop::collection::vec((line(), any::<bool>()), 0..3);
-    (appetite, meanwhile).prop_map(|(appetite, meanwhile)| Act::Compact { appetite, meanwhile })
+    (appetite, any::<bool>(), meanwhile).prop_map(|(appetite, wide, meanwhile)| Act::Compact {
+        appetite,
+        wide,
+        meanwhile,
+    })
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -203,7 +208,7 @@ fn run(steps: &[Step]) {
     // In the end all that is left is compacted, twice, and found again.
     for _ in 0..2 {
         store.act(&Act::Room(None)).unwrap();
-        store.act(&Act::Compact { appetite: None, meanwhile: Vec::new() }).unwrap();
+        store.act(&Act::Compact { appetite: None, wide: true, meanwhile: Vec::new() }).unwrap();
         let restart = Restart { crash: Crash::KeepAll, cut_short: None, segment_size: SIZES[0], step: 0 };
         start_again(&mut store, &restart);
     }

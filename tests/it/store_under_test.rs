@@ -6,6 +6,7 @@ use kvd::command::Limits;
 use kvd::engine::{Engine, MemoryLimit, View};
 use kvd::log::compaction::{CompactionError, Fate, Questions, Steward, Stopped, compact};
 use kvd::log::fs::{Crash, FakeDisk, FaultPlan, Fs as _};
+use kvd::log::segment::file_name;
 use kvd::log::victims::{self, Run};
 use kvd::log::{AppendError, Batch, Ledger, LogError, Tally, Usage, Writer, record};
 use kvd::mutation::Mutation;
@@ -63,6 +64,11 @@ impl Store {
     pub fn adopt(&mut self, disk: FakeDisk, segment_size: u64, found: Found, kill: bool) {
         let least = if kill { self.model.committed } else { self.model.durable };
         let index = self.model.judge(&found, least, "started again");
+        let known: Vec<String> = found.ledger.segments().iter().map(|usage| file_name(usage.number)).collect();
+        let sealed = |name: &String| *name < file_name(found.writer.active_number()) && !name.contains("torn");
+        for name in disk.list().unwrap().iter().filter(|name| sealed(name)) {
+            assert!(known.contains(name), "{name} is left over");
+        }
         let Found { writer, ledger, table, recovered, now } = found;
         let mut state = self.model.states.swap_remove(index);
         state.now = recovered.last_now;
@@ -93,19 +99,22 @@ impl Store {
         match act {
             Act::Ask(line) => self.ask(line),
             Act::Commit { synced } => self.commit(*synced)?,
-            Act::Compact { appetite: Some(appetite), meanwhile } => {
-                self.sweep_all();
-                if let Some(run) = victims::choose(self.sealed(), self.segment_size, *appetite) {
-                    self.compact(run, meanwhile)?;
-                }
-            }
-            Act::Compact { appetite: None, meanwhile } => {
+            Act::Compact { appetite, wide, meanwhile } => {
+                // Neighbours come along that are small beside a segment of this size.
+                let size = if *wide { 16 * self.segment_size } else { self.segment_size };
                 let (mut from, up_to) = (1, self.sealed().last().map_or(0, |newest| newest.number));
-                self.sweep_all();
-                while let Some(run) = victims::next(self.sealed(), self.segment_size, from, up_to) {
+                loop {
+                    self.sweep_all();
+                    let run = match appetite {
+                        Some(appetite) => victims::choose(self.sealed(), size, *appetite),
+                        None => victims::next(self.sealed(), size, from, up_to),
+                    };
+                    let Some(run) = run else { break };
                     self.compact(run, meanwhile)?;
                     from = run.last + 1;
-                    self.sweep_all();
+                    if appetite.is_some() {
+                        break;
+                    }
                 }
             }
             Act::Wait(milliseconds) => {

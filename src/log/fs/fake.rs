@@ -219,6 +219,11 @@ impl State {
         }
     }
 
+    /// Whether the power is gone. A sync that it cuts short has made any part durable, and forgets nothing.
+    fn is_off(&self) -> bool {
+        self.plan.power_off_at.is_some_and(|at| self.operations > at)
+    }
+
     fn change_name(&mut self, change: NameChange) {
         apply_name(&mut self.live, &change);
         self.unsynced_names.push(change);
@@ -271,6 +276,9 @@ impl Fs for FakeDisk {
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
         let done = state.operation();
+        if state.is_off() {
+            return done;
+        }
         let changes = std::mem::take(&mut state.unsynced_names);
         done?;
         for change in changes {
@@ -347,6 +355,9 @@ impl File for FakeFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         let done = state.operation();
+        if state.is_off() {
+            return done;
+        }
         let inode = &mut state.inodes[self.inode];
         let changes = std::mem::take(&mut inode.unsynced);
         done?;
