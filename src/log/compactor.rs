@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How long the thread waits at most before it looks at its pace again.
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
+/// How long it leaves the disk alone between two steps of giving room back.
+const BREATH: Duration = Duration::from_millis(5);
 /// A pace of so many bytes a second is none: as fast as it goes.
 pub const UNPACED: u64 = 0;
 
@@ -164,6 +166,12 @@ impl<W: Fn()> Steward for Worker<W> {
                 Ok(())
             }
             Ok(Request::Compact { .. } | Request::Settled) | Err(_) => Err(Stopped),
+        }
+    }
+
+    fn breathe(&mut self) {
+        if !self.shared.stop.load(Ordering::Relaxed) {
+            thread::park_timeout(BREATH);
         }
     }
 
