@@ -72,7 +72,7 @@ impl Table {
         let young =
             versions.get(versions.len() - versions.len() / PROBATION..).and_then(|young| young.first().copied());
         let Some(young) = young else { return };
-        let mut queue = VecDeque::new();
+        let mut queue = VecDeque::with_capacity(self.len() / PROBATION + SAMPLE);
         for shard in &self.shards {
             for (hash, entry) in shard.iter() {
                 if entry.version() >= young {

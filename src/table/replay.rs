@@ -91,7 +91,7 @@ impl Replay {
                     entry.is_removal() || entry.is_expired(now) || is_flushed()
                 };
                 shard.weed(&mut Place::default(), &mut usize::MAX.clone(), goes);
-                shard.shrink();
+                shard.fit();
             }
             shard
         };

@@ -163,6 +163,13 @@ impl Shard {
         }
     }
 
+    /// Takes no more slots than its entries need, so that what comes out of a replay is no larger than what was there.
+    pub fn fit(&mut self) {
+        self.arrangement = self.arrangement.wrapping_add(1);
+        self.slots.shrink_to_fit(Slot::bucket_hash);
+        self.slots_memory = allocation::taken(self.slots.allocation_size());
+    }
+
     /// Whether an entry may have expired by `now`, and it is time to look.
     pub fn may_hold_expired(&self, now: u64) -> bool {
         self.earliest <= now && self.next_look <= now
