@@ -8,7 +8,7 @@
 //! all of it and writing the share u that is kept.
 //!
 //! Only neighbours are compacted together, so that the segments go on parting the versions among themselves (see
-//! [`super::ledger`]).
+//! [`super::Ledger`]).
 
 use super::ledger::Usage;
 use std::ops::Range;
