@@ -3,9 +3,10 @@
 
 use kvd::log::batch::{Batch, Durable, Link};
 use kvd::log::scan::scan;
-use kvd::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind};
+use kvd::log::segment::{Compacted, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind};
 use kvd::mutation::{Key, Mutation, Space, Value};
 
+const COMPACTED: &[u8] = include_bytes!("../fixtures/v1/segment-00000000000000000003.log");
 const GOLDEN: &[u8] = include_bytes!("../fixtures/v1/segment-00000000000000000001.log");
 
 fn mutations() -> Vec<(u64, Mutation<'static>)> {
@@ -81,4 +82,47 @@ fn the_same_mutations_are_written_as_the_same_bytes() {
         link = next;
     }
     assert!(bytes == GOLDEN, "the bytes on disk have changed: that is a new format version");
+}
+
+/// What the compacted segment holds: a value, and two removals that something older may need.
+fn survivors() -> Vec<(u64, Mutation<'static>)> {
+    let value = Value { bytes: b"", flags: 0x7fff_ffff, deadline: 1_700_000_000_123 };
+    vec![
+        (2, Mutation::Put { key: Key::bytes(b"k"), value }),
+        (4, Mutation::Remove { key: Key::bytes(b"plain") }),
+        (7, Mutation::Flush { prefix: Some(b"user:") }),
+    ]
+}
+
+fn compacted_header() -> SegmentHeader {
+    let kind = SegmentKind::Compacted(Compacted { first: 1, generation: 2, length: COMPACTED.len() as u64 });
+    SegmentHeader { kind, number: 3, watermark: 9, ..header() }
+}
+
+#[test]
+fn the_frozen_compacted_segment_reads_as_it_was_written() {
+    assert_eq!(SegmentHeader::decode(COMPACTED), HeaderState::Valid(compacted_header()));
+    let mut read = Vec::new();
+    let report = scan(&compacted_header(), COMPACTED, &mut |batch| {
+        read.extend(batch.records().map(|record| format!("{} {:?}", record.version, record.mutation)));
+    });
+    let expected: Vec<_> = survivors().iter().map(|(version, mutation)| format!("{version} {mutation:?}")).collect();
+    assert_eq!(read, expected);
+    assert_eq!((report.end as usize, report.batches, report.fault), (COMPACTED.len(), 1, None));
+}
+
+#[test]
+fn the_same_survivors_are_written_as_the_same_bytes() {
+    let mut batch = Batch::default();
+    for (version, mutation) in &survivors() {
+        batch.push(*version, mutation);
+        batch.end_group();
+    }
+    batch.stamp(1_700_000_000_789, 8);
+    let header = compacted_header();
+    let mut bytes = header.encode();
+    let durable = Durable { batch: 0, version: 9 };
+    let (sealed, _) = batch.seal(header.seed(), bytes.len() as u64, header.first_batch(), durable);
+    bytes.extend_from_slice(sealed);
+    assert!(bytes == COMPACTED, "the bytes on disk have changed: that is a new format version");
 }

@@ -1,7 +1,8 @@
-"""Lays out the frozen segment of format version 1, from docs/format.md alone.
+"""Lays out the frozen segments of format version 1, from docs/format.md alone.
 
-Written apart from kvd's own code, so that the two hold each other to the document. It was run once:
-`python3 tests/python/make_golden.py > tests/fixtures/v1/segment-00000000000000000001.log`
+Written apart from kvd's own code, so that the two hold each other to the document. It was run once for each:
+`python3 tests/python/make_golden.py journal > tests/fixtures/v1/segment-00000000000000000001.log`
+`python3 tests/python/make_golden.py compacted > tests/fixtures/v1/segment-00000000000000000003.log`
 """
 
 import struct
@@ -9,13 +10,21 @@ import sys
 from zlib import crc32
 
 IDENTITY = bytes(range(16))
-NUMBER, EPOCH = 1, 0
+COMPACTED = sys.argv[1:] == ["compacted"]
+# The compacted one stands for segments 1 to 3.
+NUMBER, EPOCH, GENERATION = (3, 0, 2) if COMPACTED else (1, 0, 0)
 SEED = crc32(IDENTITY + struct.pack("<QQ", NUMBER, EPOCH))
+if COMPACTED:
+    SEED = crc32(struct.pack("<I", GENERATION), SEED)
 
 
-def segment_header():
-    head = b"\x89kvdlog\n" + struct.pack("<HHI", 1, 1, 0) + IDENTITY
-    head += struct.pack("<QQQQQIIQQ", NUMBER, EPOCH, 1, 0, 1, 0, 0, 0, 1_700_000_000_000)
+def segment_header(length):
+    head = b"\x89kvdlog\n" + struct.pack("<HHI", 1, 2 if COMPACTED else 1, GENERATION) + IDENTITY
+    ranges = [(1, 2)] if COMPACTED else []
+    watermark = 9 if COMPACTED else 0
+    head += struct.pack("<QQQQQIIQQ", NUMBER, EPOCH, 1, watermark, 1, 0, len(ranges), length, 1_700_000_000_000)
+    for first, last in ranges:
+        head += struct.pack("<QQ", first, last)
     head = head.ljust(4092, b"\0")
     return head + struct.pack("<I", crc32(head))
 
@@ -69,8 +78,14 @@ def batch(position, number, durable, next_version, now, chain, kind, records):
     return checksum, b"\xb7kvb" + struct.pack("<I", checksum) + covered + body
 
 
-def main():
-    data = segment_header()
+def compacted():
+    records = [(2, 3, put(b"k", b"", 0x7FFF_FFFF, 1_700_000_000_123)), (4, 3, remove(b"plain")), (7, 3, flush(b"user:"))]
+    _, only = batch(4096, 1, (0, 9), 8, 1_700_000_000_789, 0, 1, records)
+    sys.stdout.buffer.write(segment_header(4096 + len(only)) + only)
+
+
+def journal():
+    data = segment_header(0)
     first = [
         (1, 3, put(b"plain", b"value")),
         (2, 1, put(b"k", b"", 0x7FFF_FFFF, 1_700_000_000_123)),
@@ -89,4 +104,7 @@ def main():
     sys.stdout.buffer.write(data)
 
 
-main()
+if COMPACTED:
+    compacted()
+else:
+    journal()
