@@ -1,0 +1,112 @@
+//! A segment that is compacted: read batch after batch, each verified before anything of it is believed.
+//!
+//! Knows how to read and how to let go of it. Does not know what is kept.
+
+use super::output::Output;
+use super::{CompactionError, Steward};
+use crate::log::batch::{BATCH_HEADER, BatchFault, BatchHeader, Link, VerifiedBatch};
+use crate::log::checksum::Seed;
+use crate::log::error::LogError;
+use crate::log::fs::{File, Fs};
+use crate::log::scan::Fault;
+use crate::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader, file_name};
+
+/// Bytes of a removed file that are given back at a time. All at once, a file system that tells the disk of what is free
+/// (`discard`) keeps commits waiting for as much as 200 ms a segment.
+const FREE_BYTES: u64 = 4 << 20;
+
+/// A segment that is read.
+pub struct Victim {
+    file: Box<dyn File>,
+    /// Its header.
+    pub header: SegmentHeader,
+    /// Bytes of its file.
+    pub length: u64,
+}
+
+impl Victim {
+    /// Opens it and reads its header.
+    pub fn open(fs: &dyn Fs, number: u64) -> Result<Victim, CompactionError> {
+        let name = file_name(number);
+        let spoiled = |why| CompactionError::Spoiled { number, why };
+        let file = fs.open(&name).map_err(|error| spoiled(LogError::io("open", &name)(error)))?;
+        let length = file.len().map_err(|error| spoiled(LogError::io("measure", &name)(error)))?;
+        let mut head = vec![0; SEGMENT_HEADER];
+        file.read_at(&mut head, 0).map_err(|error| spoiled(LogError::io("read", &name)(error)))?;
+        match SegmentHeader::decode(&head) {
+            HeaderState::Valid(header) if header.number == number => Ok(Victim { file, header, length }),
+            _ => Err(spoiled(LogError::Damage { name, offset: 0, fault: Fault::Header })),
+        }
+    }
+
+    /// Copies what is to be kept, batch after batch, each verified before anything of it is believed. Returns how much
+    /// was read.
+    pub fn copy(
+        &self,
+        keep_removals: bool,
+        output: &mut Output,
+        steward: &mut dyn Steward,
+    ) -> Result<u64, CompactionError> {
+        let seed = self.header.seed();
+        let mut link = self.header.first_batch();
+        let mut position = SEGMENT_HEADER as u64;
+        let mut bytes = Vec::new();
+        while position < self.length {
+            self.read_batch(seed, position, &mut bytes)?;
+            let batch = VerifiedBatch::decode(&bytes, seed, position, link)
+                .map_err(|fault| self.damaged(position, Fault::Batch(fault)))?;
+            steward.moved(batch.byte_len())?;
+            output.take(&batch, keep_removals, steward)?;
+            position += batch.byte_len();
+            link = Link { number: link.number + 1, chain: batch.header.checksum };
+        }
+        Ok(position)
+    }
+
+    /// Reads the batch at a position, whose length is believed only as far as its header's checksum and the file go.
+    fn read_batch(&self, seed: Seed, position: u64, bytes: &mut Vec<u8>) -> Result<(), CompactionError> {
+        bytes.clear();
+        bytes.resize(BATCH_HEADER, 0);
+        self.read(bytes, 0, position)?;
+        let Some(header) = BatchHeader::decode(bytes, seed, position) else {
+            return Err(self.damaged(position, Fault::Batch(BatchFault::Header)));
+        };
+        let length = header.body_length;
+        if length > self.length - position {
+            return Err(self.damaged(position, Fault::Batch(BatchFault::CutShort)));
+        }
+        bytes.resize(BATCH_HEADER + length as usize, 0);
+        self.read(bytes, BATCH_HEADER, position)
+    }
+
+    /// Fills `bytes` from `from` on with what the file holds there behind `position`.
+    fn read(&self, bytes: &mut [u8], from: usize, position: u64) -> Result<(), CompactionError> {
+        let number = self.header.number;
+        let into = bytes.get_mut(from..).unwrap_or_default();
+        match self.file.read_at(into, position + from as u64) {
+            // What the file does not have stays zero, and fails its checksum.
+            Ok(_) => Ok(()),
+            Err(error) => {
+                Err(CompactionError::Spoiled { number, why: LogError::io("read", &file_name(number))(error) })
+            }
+        }
+    }
+
+    /// Gives its room back, now that it has no name any more, a little at a time.
+    pub fn free(self, steward: &mut dyn Steward) {
+        let mut left = self.length;
+        while left > FREE_BYTES {
+            left -= FREE_BYTES;
+            // If it does not work, all of it goes at once, when the file is closed.
+            if self.file.set_len(left).is_err() {
+                return;
+            }
+            steward.breathe();
+        }
+    }
+
+    fn damaged(&self, offset: u64, fault: Fault) -> CompactionError {
+        let number = self.header.number;
+        CompactionError::Spoiled { number, why: LogError::Damage { name: file_name(number), offset, fault } }
+    }
+}
