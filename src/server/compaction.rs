@@ -7,7 +7,7 @@
 //! answered in one pass.
 
 use crate::log::budget::{Budget, Urgency};
-use crate::log::compaction::{Fate, Outcome, Questions};
+use crate::log::compaction::{CompactionError, Fate, Outcome, Questions};
 use crate::log::compactor::{Compactor, Report, UNPACED};
 use crate::log::victims::{self, Appetite, Run};
 use crate::log::{Ledger, LogError, Tally, record};
@@ -260,8 +260,7 @@ impl Compaction {
         );
     }
 
-    fn gave_up(&mut self, run: Run, why: &crate::log::compaction::CompactionError, now: Instant) {
-        use crate::log::compaction::CompactionError;
+    fn gave_up(&mut self, run: Run, why: &CompactionError, now: Instant) {
         self.running = None;
         self.figures.given_up += 1;
         if let CompactionError::Spoiled { number, .. } = why {

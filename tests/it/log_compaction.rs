@@ -327,8 +327,8 @@ fn an_expired_value_goes_on_hiding_the_older_one() {
     assert!(!rows.contains_key(&b"K7"[..]), "{rows:?}");
 }
 
-#[test]
-fn damage_in_a_victim_stops_the_compaction_and_removes_nothing() {
+/// A store with a sealed segment that is worth compacting, and how.
+fn with_garbage() -> (Store, Run, Vec<u64>) {
     let mut store = Store::new();
     for number in 0..8 {
         store.put(&key(number), 900);
@@ -336,6 +336,12 @@ fn damage_in_a_victim_stops_the_compaction_and_removes_nothing() {
     rotate(&mut store);
     store.remove(&key(1));
     let (run, present) = store.choice(Appetite::Any).unwrap();
+    (store, run, present)
+}
+
+#[test]
+fn damage_in_a_victim_stops_the_compaction_and_removes_nothing() {
+    let (store, run, present) = with_garbage();
     let whole = store.disk.read(&file_name(1)).unwrap();
     for at in [5000, 6000, whole.len() - 1, 100] {
         let disk = store.disk.crash(Crash::KeepAll);
@@ -356,13 +362,7 @@ fn damage_in_a_victim_stops_the_compaction_and_removes_nothing() {
 
 #[test]
 fn a_full_disk_in_mid_compaction_changes_nothing() {
-    let mut store = Store::new();
-    for number in 0..8 {
-        store.put(&key(number), 900);
-    }
-    rotate(&mut store);
-    store.remove(&key(1));
-    let (run, present) = store.choice(Appetite::Any).unwrap();
+    let (store, run, present) = with_garbage();
     let held: usize = store.disk.list().unwrap().iter().map(|name| store.disk.read(name).unwrap().len()).sum();
     for room in [0, 100, 1000, 2000] {
         let disk = store.disk.crash(Crash::KeepAll);
