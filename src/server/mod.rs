@@ -18,6 +18,7 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod backlog;
 mod clock;
 mod compaction;
 mod loading;

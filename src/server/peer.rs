@@ -1,16 +1,15 @@
 //! One peer's replies, in order: which wait, which may leave, and when there are too many.
 //!
-//! Knows nothing of sockets: replies leave through an [`Outlet`]. This is where "one peer, one order" is
+//! Knows nothing of sockets: replies leave through an [`Outlet`], and until then stand in a [`Backlog`]. This is where "one peer, one order" is
 //! kept, and where a peer that does not read is cut off, because a reply after a gap would be taken for the
 //! answer to another request.
 
-use super::progress::{Durable, Wait};
+use super::backlog::{Answer, Backlog};
+use super::progress::Durable;
 use super::router::{Held, Sent};
 use crate::command::Reply;
 use crate::engine::BatchId;
-use crate::wire::reply_frames::LARGE_FRAME;
-use crate::wire::{Dialect, ReplyFrames};
-use std::collections::VecDeque;
+use crate::wire::reply_frames::Parcel;
 
 /// Bytes of replies that are gathered for one peer before they leave in one go.
 const MOST_GATHERED: usize = 64 << 10;
@@ -20,28 +19,7 @@ pub(super) trait Outlet {
     /// Why nothing can leave any more.
     type Error;
     /// Hands over a reply for the peer of this identity, whole or not at all.
-    fn send(&mut self, identity: &[u8], reply: &mut ReplyFrames, held: &Held) -> Result<Sent, Self::Error>;
-}
-
-/// A reply that was encoded, and how to say the same in other words if it must not be sent.
-#[derive(Debug)]
-pub(super) struct Answer {
-    /// The frames, envelope included.
-    pub frames: ReplyFrames,
-    /// How many of them are the envelope.
-    pub envelope: usize,
-    /// The dialect of the rest.
-    pub dialect: Dialect,
-    /// What must be durable before it may leave.
-    pub wait: Wait,
-}
-
-impl Answer {
-    /// Says something else in its place.
-    fn reword(&mut self, reply: &Reply<'_>) {
-        self.frames.truncate(self.envelope);
-        self.dialect.encode(reply, &mut self.frames);
-    }
+    fn send(&mut self, identity: &[u8], reply: Parcel<'_>, held: &Held) -> Result<Sent, Self::Error>;
 }
 
 /// What became of an answer, or of the queue.
@@ -82,9 +60,8 @@ pub(super) enum Standing {
 #[derive(Debug)]
 pub(super) struct Peer {
     standing: Standing,
-    /// Not yet handed over, oldest first.
-    queue: VecDeque<Answer>,
-    queued_bytes: usize,
+    /// Not yet handed over.
+    backlog: Backlog,
     held: Held,
     /// The newest batch that any of its replies has waited for.
     newest: BatchId,
@@ -93,7 +70,7 @@ pub(super) struct Peer {
 impl Peer {
     /// A peer that was not heard from before.
     pub fn new() -> Peer {
-        Peer { standing: Standing::Good, queue: VecDeque::new(), queued_bytes: 0, held: Held::default(), newest: 0 }
+        Peer { standing: Standing::Good, backlog: Backlog::default(), held: Held::default(), newest: 0 }
     }
 
     /// How it is treated.
@@ -108,7 +85,7 @@ impl Peer {
 
     /// How many replies are not yet handed over.
     pub fn queued(&self) -> usize {
-        self.queue.len()
+        self.backlog.len()
     }
 
     /// Takes the answer to the peer's latest command, to leave in its turn. `frames` is emptied, and keeps its room where
@@ -119,21 +96,24 @@ impl Peer {
         if self.standing != Standing::Good {
             return Outcome::Dropped;
         }
-        self.keep(answer);
-        let first_may_leave = self.queue.front().is_some_and(|first| durable.covers(first.wait));
+        self.backlog.push(answer);
+        let first_may_leave = self.backlog.first_wait().is_some_and(|wait| durable.covers(wait));
         if !first_may_leave {
             return self.cut_off_beyond(most).unwrap_or(Outcome::Waiting);
         }
-        if self.queued_bytes < MOST_GATHERED { Outcome::Ready } else { Outcome::Plenty }
+        if self.backlog.memory() < MOST_GATHERED { Outcome::Ready } else { Outcome::Plenty }
     }
 
     /// Cuts the peer off if more waits for it than may. One reply always may.
     pub fn cut_off_beyond(&mut self, most: usize) -> Option<Outcome> {
-        if self.standing != Standing::Good || self.queue.len() < 2 || self.queued_bytes + self.held.bytes() <= most {
+        if self.standing != Standing::Good
+            || self.backlog.len() < 2
+            || self.backlog.memory() + self.held.bytes() <= most
+        {
             return None;
         }
         self.standing = Standing::CutOff;
-        Some(Outcome::CutOff(self.drop_replies()))
+        Some(Outcome::CutOff(self.backlog.clear()))
     }
 
     /// Hands over what may leave.
@@ -144,53 +124,32 @@ impl Peer {
         most: usize,
         outlet: &mut O,
     ) -> Result<Outcome, O::Error> {
-        while let Some(mut first) = self.queue.pop_front() {
-            let outcome = if !durable.covers(first.wait) {
-                Outcome::Waiting
-            } else if !self.may_leave(&first.frames, most) {
-                Outcome::Stuck
-            } else {
-                let bytes = first.frames.memory();
-                match outlet.send(identity, &mut first.frames, &self.held)? {
-                    Sent::Whole => {
-                        self.queued_bytes -= bytes;
-                        continue;
-                    }
-                    Sent::Full => Outcome::Stuck,
-                    Sent::Gone => Outcome::Gone,
-                }
-            };
-            self.queue.push_front(first);
-            return Ok(outcome);
+        while let Some(wait) = self.backlog.first_wait() {
+            if !durable.covers(wait) {
+                return Ok(Outcome::Waiting);
+            }
+            if !self.may_leave(self.backlog.first_memory(), most) {
+                return Ok(Outcome::Stuck);
+            }
+            let Some(first) = self.backlog.first() else { break };
+            match outlet.send(identity, first, &self.held)? {
+                Sent::Whole => self.backlog.pop(),
+                Sent::Full => return Ok(Outcome::Stuck),
+                Sent::Gone => return Ok(Outcome::Gone),
+            }
         }
-        // A queue that once was long should not keep its room for ever.
-        self.queue.shrink_to(16);
         Ok(Outcome::Clear)
     }
 
     /// What is not durable never will be: puts this error in the place of every reply that said or saw more.
     pub fn refuse(&mut self, durable: Durable, error: &Reply<'_>) {
-        for answer in &mut self.queue {
-            if answer.wait.batch > durable.committed {
-                self.queued_bytes -= answer.frames.memory();
-                answer.reword(error);
-                answer.wait = Wait::NOTHING;
-                self.queued_bytes += answer.frames.memory();
-            }
-        }
+        self.backlog.refuse(durable, error);
         self.newest = self.newest.min(durable.committed);
     }
 
     /// The flush of this version was swept: this is the answer to it.
     pub fn fulfil(&mut self, version: u64, reply: &Reply<'_>) {
-        for answer in &mut self.queue {
-            if answer.wait.sweep == Some(version) {
-                self.queued_bytes -= answer.frames.memory();
-                answer.reword(reply);
-                answer.wait.sweep = None;
-                self.queued_bytes += answer.frames.memory();
-            }
-        }
+        self.backlog.fulfil(version, reply);
     }
 
     /// Its connection has ended: its replies are dropped; how many they were.
@@ -199,37 +158,23 @@ impl Peer {
             Standing::Good | Standing::Departed => Standing::Departed,
             Standing::CutOff | Standing::DepartedCutOff => Standing::DepartedCutOff,
         };
-        self.drop_replies()
+        self.backlog.clear()
     }
 
     /// What libzmq holds for this peer stays within its share; one reply may always go.
-    fn may_leave(&self, frames: &ReplyFrames, most: usize) -> bool {
+    fn may_leave(&self, bytes: usize, most: usize) -> bool {
         let held = self.held.bytes();
-        held == 0 || held + frames.memory() <= most
-    }
-
-    fn keep(&mut self, answer: &mut Answer) {
-        // A copy of a small reply takes just the room it needs, and leaves the roomy original for the next
-        // one. A large one is not worth copying.
-        let frames = if answer.frames.memory() < LARGE_FRAME {
-            answer.frames.clone()
-        } else {
-            std::mem::take(&mut answer.frames)
-        };
-        self.queued_bytes += frames.memory();
-        self.queue.push_back(Answer { frames, ..*answer });
-    }
-
-    fn drop_replies(&mut self) -> usize {
-        self.queued_bytes = 0;
-        std::mem::take(&mut self.queue).len()
+        held == 0 || held + bytes <= most
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::progress::Wait;
     use super::*;
     use crate::command::ErrorCode;
+    use crate::wire::reply_frames::LARGE_FRAME;
+    use crate::wire::{Dialect, ReplyFrames};
     use std::convert::Infallible;
 
     const MOST: usize = 1 << 20;
@@ -244,7 +189,7 @@ mod tests {
 
     impl Outlet for Room {
         type Error = Infallible;
-        fn send(&mut self, _: &[u8], reply: &mut ReplyFrames, _: &Held) -> Result<Sent, Infallible> {
+        fn send(&mut self, _: &[u8], reply: Parcel<'_>, _: &Held) -> Result<Sent, Infallible> {
             if self.gone {
                 return Ok(Sent::Gone);
             }
@@ -254,7 +199,6 @@ mod tests {
             self.left -= 1;
             self.sent.push(
                 reply
-                    .drain()
                     .flat_map(|frame| match frame {
                         crate::wire::Frame::Small(bytes) => bytes.to_vec(),
                         crate::wire::Frame::Large(bytes) => bytes,
@@ -268,8 +212,9 @@ mod tests {
     fn answer(text: &[u8], wait: Wait) -> Answer {
         let mut frames = ReplyFrames::default();
         frames.push(b"");
+        let envelope = frames.packed().len();
         frames.push(text);
-        Answer { frames, envelope: 1, dialect: Dialect::Frames, wait }
+        Answer { frames, envelope, dialect: Dialect::Frames, wait }
     }
 
     fn settle(peer: &mut Peer, text: &[u8], wait: Wait, durable: Durable, room: &mut Room) -> Outcome {
@@ -338,7 +283,7 @@ mod tests {
         room.left = 1;
         assert_eq!(peer.release(b"peer", committed(0), MOST, &mut room), Ok(Outcome::Clear));
         assert_eq!(room.sent, [b"1", b"2"]);
-        assert_eq!(peer.queued_bytes, 0);
+        assert_eq!(peer.backlog.memory(), 0);
     }
 
     #[test]
@@ -349,16 +294,15 @@ mod tests {
         settle(&mut peer, &[7; LARGE_FRAME], Wait::commit(3), committed(1), &mut room);
         settle(&mut peer, b"kept too", Wait::NOTHING, committed(1), &mut room);
         // What a refusal says is the wire's affair: here it is enough that the answers are gone.
-        let waits = |peer: &Peer| peer.queue.iter().map(|answer| answer.wait.batch).collect::<Vec<_>>();
-        assert_eq!(waits(&peer), [1, 2, 3, 0]);
+        assert_eq!(peer.backlog.batches(), [1, 2, 3, 0]);
         peer.refuse(committed(1), &Reply::Error(ErrorCode::NoSpace, "".into()));
-        assert_eq!(waits(&peer), [1, 0, 0, 0]);
+        assert_eq!(peer.backlog.batches(), [1, 0, 0, 0]);
         assert!(peer.newest() <= committed(1).committed);
         room.left = 9;
         assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Clear));
         assert_eq!((&room.sent[0][..], &room.sent[3][..]), (&b"kept"[..], &b"kept too"[..]));
         assert!(room.sent[1].starts_with(b"ERRNOSPACE") && room.sent[2].starts_with(b"ERRNOSPACE"));
-        assert_eq!(peer.queued_bytes, 0);
+        assert_eq!(peer.backlog.memory(), 0);
     }
 
     #[test]
@@ -372,7 +316,7 @@ mod tests {
         peer.fulfil(7, &Reply::Number(123));
         assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Clear));
         assert_eq!(room.sent, [&b"OK123"[..], b"after"]);
-        assert_eq!(peer.queued_bytes, 0);
+        assert_eq!(peer.backlog.memory(), 0);
     }
 
     #[test]
@@ -396,7 +340,7 @@ mod tests {
         let most = 64 << 20;
         let mut scratch = answer(b"", Wait::commit(1));
         for _ in 0..100_000 {
-            scratch.frames.truncate(0);
+            scratch.frames.clear(usize::MAX);
             scratch.frames.push(b"");
             scratch.frames.push(b"OK");
             scratch.frames.push(&[7; 100]);

@@ -6,7 +6,8 @@
 //!
 //! Knows no sockets: replies leave through an [`Outlet`].
 
-use super::peer::{Answer, Outcome, Outlet, Peer, Standing};
+use super::backlog::Answer;
+use super::peer::{Outcome, Outlet, Peer, Standing};
 use super::progress::Durable;
 use super::request::Connection;
 use crate::command::Reply;
@@ -362,6 +363,7 @@ mod tests {
     use super::super::progress::Wait;
     use super::super::router::{Held, Sent};
     use super::*;
+    use crate::wire::reply_frames::Parcel;
     use crate::wire::{Dialect, ReplyFrames};
     use std::convert::Infallible;
 
@@ -373,10 +375,10 @@ mod tests {
 
     impl Outlet for Door {
         type Error = Infallible;
-        fn send(&mut self, identity: &[u8], reply: &mut ReplyFrames, _: &Held) -> Result<Sent, Infallible> {
+        fn send(&mut self, identity: &[u8], reply: Parcel<'_>, _: &Held) -> Result<Sent, Infallible> {
             if self.sent == Sent::Whole {
                 self.to.push(identity.to_vec());
-                assert!(reply.drain().len() > 0);
+                assert!(reply.len() > 0);
             }
             Ok(self.sent)
         }

@@ -4,8 +4,9 @@
 //! The order of things for each message: whose is it, is it well-formed, what does it ask, what is the
 //! answer, may the answer leave. Knows neither engine nor log: who gives the answers is [`Answers`].
 
+use super::backlog::Answer;
 use super::monitor::Monitor;
-use super::peer::{Answer, Outlet, Standing};
+use super::peer::{Outlet, Standing};
 use super::peers::{PeerId, Peers, Released};
 use super::progress::{Durable, Wait};
 use super::request::Request;
@@ -14,6 +15,7 @@ use super::stats::Counters;
 use crate::command::{Command, ErrorCode, Limits, Reply};
 use crate::engine::View;
 use crate::table::Swept;
+use crate::wire::reply_frames::Parcel;
 use crate::wire::{Dialect, ReplyFrames, WireError};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -22,6 +24,8 @@ use std::time::Instant;
 const PASS: usize = 1024;
 /// Bytes of room for a key that are kept for the next one.
 const KEPT_KEY: usize = 64 * 1024;
+/// Bytes of room for a reply that are kept for the next one.
+const KEPT_REPLY: usize = 64 * 1024;
 
 /// Who answers commands: the store, or, until there is one, somebody who asks for patience.
 pub(super) trait Answers {
@@ -35,7 +39,7 @@ pub(super) trait Answers {
 
 impl Outlet for Router {
     type Error = RouterError;
-    fn send(&mut self, identity: &[u8], reply: &mut ReplyFrames, held: &Held) -> Result<Sent, RouterError> {
+    fn send(&mut self, identity: &[u8], reply: Parcel<'_>, held: &Held) -> Result<Sent, RouterError> {
         Router::send(self, identity, reply, held)
     }
 }
@@ -137,11 +141,11 @@ impl Reception {
             self.counters.discarded += 1;
             return Ok(());
         }
-        self.answer.frames.truncate(0);
+        self.answer.frames.clear(KEPT_REPLY);
         for frame in &self.request.envelope {
             self.answer.frames.push(frame);
         }
-        self.answer.envelope = self.answer.frames.len();
+        self.answer.envelope = self.answer.frames.packed().len();
         self.answer.dialect = Dialect::Frames;
         let newest = self.peers.newest(id);
         let view = if newest > answers.durable().committed { View::Pending } else { View::Durable };

@@ -6,8 +6,8 @@
 use super::request::Request;
 use crate::cli::Endpoint;
 use crate::command::Limits;
-use crate::wire::reply_frames::LARGE_FRAME;
-use crate::wire::{Frame, ReplyFrames};
+use crate::wire::Frame;
+use crate::wire::reply_frames::{LARGE_FRAME, Parcel};
 use std::ffi::{CString, c_void};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -166,10 +166,8 @@ impl Router {
 
     /// Hands a reply over, whole or not at all. What libzmq holds of it, if it is large, is added to `held`
     /// until libzmq lets go of it.
-    pub fn send(&mut self, identity: &[u8], reply: &mut ReplyFrames, held: &Held) -> Result<Sent, RouterError> {
-        if reply.is_empty() {
-            return Ok(Sent::Whole);
-        }
+    pub fn send(&mut self, identity: &[u8], reply: Parcel<'_>, held: &Held) -> Result<Sent, RouterError> {
+        let Some(last) = reply.len().checked_sub(1) else { return Ok(Sent::Whole) };
         self.quiet = false;
         // With the identity's frame libzmq decides for the whole message: it takes the others, or drops them
         // together with the connection.
@@ -179,10 +177,8 @@ impl Router {
             Err(zmq::Error::EHOSTUNREACH) => return Ok(Sent::Gone),
             Err(error) => return Err(error.into()),
         }
-        let mut charge = charge_of(reply).map(|bytes| held.charge(bytes));
-        let frames = reply.drain();
-        let last = frames.len() - 1;
-        for (index, frame) in frames.enumerate() {
+        let mut charge = charge_of(&reply).map(|bytes| held.charge(bytes));
+        for (index, frame) in reply.enumerate() {
             let flags = if index == last { zmq::DONTWAIT } else { zmq::DONTWAIT | zmq::SNDMORE };
             // The last frame is the last that libzmq frees, so it carries the charge of the whole reply.
             let charge = if index == last { charge.take() } else { None };
@@ -270,8 +266,8 @@ unsafe extern "C" fn give_back(_data: *mut c_void, hint: *mut c_void) {
 }
 
 /// Bytes that libzmq will hold of this reply, if they are too many to be left to the high-water mark.
-fn charge_of(reply: &ReplyFrames) -> Option<usize> {
-    let bytes = reply.memory() + reply.len() * size_of::<zmq_msg_t>();
+fn charge_of(reply: &Parcel<'_>) -> Option<usize> {
+    let bytes = reply.bytes() + reply.len() * size_of::<zmq_msg_t>();
     (bytes >= LARGE_FRAME).then_some(bytes)
 }
 
@@ -294,6 +290,7 @@ fn last_error() -> zmq::Error {
 mod tests {
     use super::*;
     use crate::server::request::Fault;
+    use crate::wire::ReplyFrames;
     use std::time::{Duration, Instant};
 
     const LIMITS: Limits = Limits { max_value: 1 << 20 };
@@ -347,7 +344,7 @@ mod tests {
         let mut pair = pair();
         let request = pair.deliver(&[b"id", b"", b"GET", b"key"]);
         assert_eq!((request.envelope.len(), request.body.len(), request.fault), (2, 2, None));
-        let sent = pair.router.send(&request.identity, &mut reply(&[b"id", b"", b"OK"]), &Held::default());
+        let sent = pair.router.send(&request.identity, reply(&[b"id", b"", b"OK"]).parcel(), &Held::default());
         assert_eq!(sent.unwrap(), Sent::Whole);
         assert_eq!(pair.peer.recv_multipart(0).unwrap(), [&b"id"[..], b"", b"OK"]);
     }
@@ -399,7 +396,7 @@ mod tests {
     #[test]
     fn who_is_not_there_gets_nothing() {
         let mut pair = pair();
-        let sent = pair.router.send(b"nobody", &mut reply(&[b"", b"OK"]), &Held::default());
+        let sent = pair.router.send(b"nobody", reply(&[b"", b"OK"]).parcel(), &Held::default());
         assert_eq!(sent.unwrap(), Sent::Gone);
     }
 
@@ -409,7 +406,7 @@ mod tests {
         let request = pair.deliver(&[b"", b"GET"]);
         let held = Held::default();
         let value = vec![7; 32 << 20];
-        let sent = pair.router.send(&request.identity, &mut reply(&[b"", b"OK", &value, b"1"]), &held);
+        let sent = pair.router.send(&request.identity, reply(&[b"", b"OK", &value, b"1"]).parcel(), &held);
         assert_eq!(sent.unwrap(), Sent::Whole);
         assert!(held.bytes() > value.len(), "the peer has not begun to read");
         assert_eq!(pair.peer.recv_multipart(0).unwrap()[2], value);
@@ -426,7 +423,7 @@ mod tests {
         pair.peer.set_rcvhwm(1).unwrap();
         let request = pair.deliver(&[b"", b"GET"]);
         let held = Held::default();
-        let mut send = || pair.router.send(&request.identity, &mut reply(&[&[7; 4096]]), &held).unwrap();
+        let mut send = || pair.router.send(&request.identity, reply(&[&[7; 4096]]).parcel(), &held).unwrap();
         assert!((0..100_000).any(|_| send() == Sent::Full));
     }
 

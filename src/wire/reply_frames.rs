@@ -1,19 +1,19 @@
 //! The frames of one reply, encoded and owned, so that it can wait until it is durable.
 //!
-//! Small frames share one buffer; a large one keeps a buffer of its own, which the socket can take over
-//! without copying it.
+//! Small frames stand packed one behind the other in one buffer, each behind its length, so that a reply moves from
+//! place to place as bytes. A large one keeps a buffer of its own, which the socket can take over without copying it.
+//!
+//! ```text
+//! packed   0 0 | 2 0 O K | 255 255          | 1 0 7 | 1 0 0
+//! frames   ""    "OK"      the first of large  "7"     "0"
+//! ```
+
+use std::collections::VecDeque;
 
 /// Frames from this many bytes on get a buffer of their own.
 pub const LARGE_FRAME: usize = 8 * 1024;
-
-#[derive(Clone, Debug)]
-enum Part {
-    /// Ends at this offset of the shared buffer, and begins where the small part before it ends.
-    Small {
-        end: u32,
-    },
-    Large(Vec<u8>),
-}
+/// In place of a length: the frame is the next one that has a buffer of its own.
+const LARGE: u16 = u16::MAX;
 
 /// One frame of a reply on its way out.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,73 +32,193 @@ pub enum Frame<'a> {
 /// reply.push(b"");
 /// reply.push(b"OK");
 /// reply.push_number(7);
-/// let frames: Vec<_> = reply.drain().collect();
+/// let frames: Vec<_> = reply.parcel().collect();
 /// assert_eq!(frames, [Frame::Small(b""), Frame::Small(b"OK"), Frame::Small(b"7")]);
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct ReplyFrames {
-    shared: Vec<u8>,
-    parts: Vec<Part>,
+    packed: Vec<u8>,
+    large: VecDeque<Vec<u8>>,
     large_bytes: usize,
+    count: usize,
 }
 
 impl ReplyFrames {
+    /// A reply that begins with these frames, as [`ReplyFrames::packed`] has them; none of them is large.
+    pub fn from_packed(packed: &[u8]) -> ReplyFrames {
+        let mut large = VecDeque::new();
+        let mut all = Parcel::new(packed, &mut large, 0, usize::MAX);
+        while all.next().is_some() {}
+        let count = usize::MAX - all.count;
+        ReplyFrames { packed: packed.to_vec(), large, large_bytes: 0, count }
+    }
+
     /// Appends a frame.
     pub fn push(&mut self, frame: &[u8]) {
+        self.count += 1;
         if frame.len() >= LARGE_FRAME {
             self.large_bytes += frame.len();
-            self.parts.push(Part::Large(frame.to_vec()));
+            self.packed.extend_from_slice(&LARGE.to_le_bytes());
+            self.large.push_back(frame.to_vec());
         } else {
-            self.shared.extend_from_slice(frame);
-            self.parts.push(Part::Small { end: self.shared.len() as u32 });
+            self.packed.extend_from_slice(&(frame.len() as u16).to_le_bytes());
+            self.packed.extend_from_slice(frame);
         }
     }
 
     /// Appends a frame that is a number in ASCII decimal.
     pub fn push_number(&mut self, number: impl itoa::Integer) {
-        self.shared.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-        self.parts.push(Part::Small { end: self.shared.len() as u32 });
+        self.push(itoa::Buffer::new().format(number).as_bytes());
     }
 
     /// How many frames there are.
     pub fn len(&self) -> usize {
-        self.parts.len()
+        self.count
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
+        self.count == 0
     }
 
-    /// Bytes of memory that this reply holds, roughly, its own bookkeeping included.
-    pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.shared.capacity() + self.parts.capacity() * size_of::<Part>() + self.large_bytes
+    /// The packed frames.
+    pub fn packed(&self) -> &[u8] {
+        &self.packed
     }
 
-    /// Keeps the first `frames` frames only. Used to put an error behind an envelope in place of an answer.
-    pub fn truncate(&mut self, frames: usize) {
-        let dropped = self.parts.drain(frames.min(self.parts.len())..);
-        self.large_bytes -=
-            dropped.map(|part| if let Part::Large(bytes) = part { bytes.len() } else { 0 }).sum::<usize>();
-        let end = self.parts.iter().rev().find_map(|part| match part {
-            Part::Small { end } => Some(*end as usize),
-            Part::Large(_) => None,
-        });
-        self.shared.truncate(end.unwrap_or(0));
+    /// Bytes of the large frames together.
+    pub fn large_bytes(&self) -> usize {
+        self.large_bytes
     }
 
-    /// Takes the frames out, first to last.
-    pub fn drain(&mut self) -> impl ExactSizeIterator<Item = Frame<'_>> {
+    /// Drops all frames, and keeps room for so many bytes of small ones.
+    pub fn clear(&mut self, room: usize) {
+        self.packed.clear();
+        self.packed.shrink_to(room);
+        self.large.clear();
+        (self.large_bytes, self.count) = (0, 0);
+    }
+
+    /// Takes the large frames out, to the end of `into`.
+    pub fn take_large(&mut self, into: &mut VecDeque<Vec<u8>>) {
+        into.append(&mut self.large);
         self.large_bytes = 0;
-        let shared = &self.shared;
-        let mut start = 0;
-        self.parts.drain(..).map(move |part| match part {
-            Part::Small { end } => {
-                let frame = shared.get(start..end as usize).unwrap_or_default();
-                start = end as usize;
-                Frame::Small(frame)
-            }
-            Part::Large(bytes) => Frame::Large(bytes),
-        })
+    }
+
+    /// Takes all frames out: the buffer of the small ones, and the large ones to the end of `large`.
+    pub fn take(&mut self, large: &mut VecDeque<Vec<u8>>) -> Vec<u8> {
+        self.take_large(large);
+        self.count = 0;
+        std::mem::take(&mut self.packed)
+    }
+
+    /// The frames, first to last. Large ones are taken out, so that this can be had once.
+    pub fn parcel(&mut self) -> Parcel<'_> {
+        Parcel { packed: &self.packed, large: &mut self.large, large_bytes: self.large_bytes, count: self.count }
+    }
+}
+
+/// Frames on their way out, to be taken one by one. What is not taken stays where it was.
+#[derive(Debug)]
+pub struct Parcel<'a> {
+    packed: &'a [u8],
+    large: &'a mut VecDeque<Vec<u8>>,
+    large_bytes: usize,
+    count: usize,
+}
+
+impl<'a> Parcel<'a> {
+    /// So many frames, packed as by [`ReplyFrames`], whose large ones are next in `large`, of so many bytes.
+    pub fn new(packed: &'a [u8], large: &'a mut VecDeque<Vec<u8>>, large_bytes: usize, count: usize) -> Self {
+        Parcel { packed, large, large_bytes, count }
+    }
+
+    /// Bytes of the frames that were not taken yet.
+    pub fn bytes(&self) -> usize {
+        self.packed.len() + self.large_bytes
+    }
+}
+
+impl<'a> Iterator for Parcel<'a> {
+    type Item = Frame<'a>;
+
+    fn next(&mut self) -> Option<Frame<'a>> {
+        let (length, rest) = self.packed.split_first_chunk::<2>()?;
+        self.count -= 1;
+        let length = u16::from_le_bytes(*length);
+        if length == LARGE {
+            self.packed = rest;
+            let frame = self.large.pop_front()?;
+            self.large_bytes -= frame.len();
+            return Some(Frame::Large(frame));
+        }
+        let (frame, rest) = rest.split_at_checked(usize::from(length))?;
+        self.packed = rest;
+        Some(Frame::Small(frame))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.count, Some(self.count))
+    }
+}
+
+impl ExactSizeIterator for Parcel<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small_and_large() -> ReplyFrames {
+        let mut reply = ReplyFrames::default();
+        reply.push(b"");
+        reply.push(&[7; LARGE_FRAME]);
+        reply.push(&[8; LARGE_FRAME - 1]);
+        reply.push(&[9; LARGE_FRAME + 1]);
+        reply.push_number(-12_i64);
+        reply
+    }
+
+    #[test]
+    fn frames_come_back_in_order_whatever_their_size() {
+        let mut reply = small_and_large();
+        assert_eq!((reply.len(), reply.large_bytes()), (5, 2 * LARGE_FRAME + 1));
+        let mut parcel = reply.parcel();
+        assert_eq!((parcel.len(), parcel.bytes()), (5, 3 * LARGE_FRAME + 5 * 2 + 3));
+        assert_eq!(parcel.next(), Some(Frame::Small(b"")));
+        assert_eq!(parcel.next(), Some(Frame::Large(vec![7; LARGE_FRAME])));
+        assert_eq!(parcel.next(), Some(Frame::Small(&[8; LARGE_FRAME - 1])));
+        assert_eq!(parcel.next(), Some(Frame::Large(vec![9; LARGE_FRAME + 1])));
+        assert_eq!((parcel.len(), parcel.bytes()), (1, 5));
+        assert_eq!((parcel.next(), parcel.next()), (Some(Frame::Small(b"-12")), None));
+    }
+
+    #[test]
+    fn frames_can_be_taken_as_bytes_and_put_together_again() {
+        let mut reply = small_and_large();
+        let mut large = VecDeque::new();
+        let (bytes, count) = (reply.large_bytes(), reply.len());
+        let packed = reply.take(&mut large);
+        assert!(reply.is_empty() && reply.packed().is_empty() && reply.large_bytes() == 0);
+        let again: Vec<_> = Parcel::new(&packed, &mut large, bytes, count).collect();
+        assert!(small_and_large().parcel().eq(again));
+        assert!(large.is_empty());
+    }
+
+    #[test]
+    fn a_reply_can_go_on_from_the_beginning_of_another() {
+        let mut envelope = ReplyFrames::default();
+        envelope.push(b"id");
+        envelope.push(b"");
+        let mut reply = ReplyFrames::from_packed(envelope.packed());
+        assert_eq!(reply.len(), 2);
+        reply.push(b"OK");
+        assert!(reply.parcel().eq([Frame::Small(b"id"), Frame::Small(b""), Frame::Small(b"OK")]));
+    }
+
+    #[test]
+    fn a_cleared_reply_is_as_new() {
+        let mut reply = small_and_large();
+        reply.clear(0);
+        assert_eq!((reply.len(), reply.large_bytes(), reply.parcel().next()), (0, 0, None));
     }
 }

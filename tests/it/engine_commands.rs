@@ -53,7 +53,7 @@ impl Store {
         let mut reply = ReplyFrames::default();
         frames::encode(&evaluation.reply, &mut reply);
         let words: Vec<String> = reply
-            .drain()
+            .parcel()
             .map(|frame| match frame {
                 Frame::Small(bytes) => bytes.escape_ascii().to_string(),
                 Frame::Large(bytes) => bytes.escape_ascii().to_string(),

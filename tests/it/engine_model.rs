@@ -329,7 +329,7 @@ fn words(reply: &Reply<'_>) -> String {
     let mut into = ReplyFrames::default();
     frames::encode(&reply, &mut into);
     let words: Vec<String> = into
-        .drain()
+        .parcel()
         .map(|frame| match frame {
             Frame::Small(bytes) => bytes.escape_ascii().to_string(),
             Frame::Large(bytes) => bytes.escape_ascii().to_string(),

@@ -32,7 +32,7 @@ fn refuses(line: &str, code: ErrorCode, text: &str) {
 fn encode(reply: &Reply<'_>) -> Vec<Vec<u8>> {
     let mut into = ReplyFrames::default();
     frames::encode(reply, &mut into);
-    into.drain()
+    into.parcel()
         .map(|frame| match frame {
             Frame::Small(bytes) => bytes.to_vec(),
             Frame::Large(bytes) => bytes,

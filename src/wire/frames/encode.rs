@@ -12,7 +12,7 @@ use crate::wire::ReplyFrames;
 /// use kvd::wire::{Frame, ReplyFrames, frames};
 /// let mut reply = ReplyFrames::default();
 /// frames::encode(&Reply::Conflict(7), &mut reply);
-/// assert!(reply.drain().eq([Frame::Small(b"CONFLICT"), Frame::Small(b"7")]));
+/// assert!(reply.parcel().eq([Frame::Small(b"CONFLICT"), Frame::Small(b"7")]));
 /// ```
 pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
     let status: &[u8] = match reply {

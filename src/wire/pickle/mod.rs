@@ -159,7 +159,7 @@ mod tests {
         let mut frames = ReplyFrames::default();
         encode(reply, &mut frames);
         assert_eq!(frames.len(), 1);
-        match frames.drain().next() {
+        match frames.parcel().next() {
             Some(Frame::Small(bytes)) => bytes.to_vec(),
             Some(Frame::Large(bytes)) => bytes,
             None => panic!("one frame"),

@@ -1,0 +1,310 @@
+//! Replies that are not yet handed over to one peer, oldest first, in as little memory as they need.
+//!
+//! Knows what each waits for and how to say it in other words, and nothing of peers and sockets. Small frames stand
+//! one reply behind the other in a few large pieces of memory, so that a reply that waits costs no allocation of its own.
+
+use super::progress::{Durable, Wait};
+use crate::command::Reply;
+#[cfg(test)]
+use crate::engine::BatchId;
+use crate::wire::reply_frames::Parcel;
+use crate::wire::{Dialect, ReplyFrames};
+use std::collections::VecDeque;
+
+/// Bytes of a piece of memory that replies share. A reply that needs more gets its own.
+const PIECE: usize = 64 << 10;
+/// Bytes of a piece, and number of replies, that an empty backlog keeps room for.
+const KEPT_PIECE: usize = 8 << 10;
+const KEPT_REPLIES: usize = 64;
+
+/// A reply that was encoded, and how to say the same in other words if it must not be sent.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The frames, envelope included.
+    pub frames: ReplyFrames,
+    /// How many packed bytes of them are the envelope.
+    pub envelope: usize,
+    /// The dialect of the rest.
+    pub dialect: Dialect,
+    /// What must be durable before it may leave.
+    pub wait: Wait,
+}
+
+/// What is known of a reply whose frames stand in the pieces.
+#[derive(Debug)]
+struct Parked {
+    wait: Wait,
+    dialect: Dialect,
+    /// Packed bytes of the envelope.
+    envelope: u16,
+    /// Packed bytes in all.
+    packed: u32,
+    /// Frames, how many of them are large, and what these hold.
+    frames: u32,
+    large: u32,
+    large_bytes: usize,
+    /// What is said in its place.
+    instead: Option<Box<ReplyFrames>>,
+}
+
+impl Parked {
+    /// Bytes of memory that the reply takes.
+    fn memory(&self) -> usize {
+        let instead = self.instead.as_ref().map_or(0, |instead| instead.packed().len() + instead.large_bytes());
+        size_of::<Parked>() + self.packed as usize + self.large_bytes + instead
+    }
+}
+
+/// The replies, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    replies: VecDeque<Parked>,
+    /// The packed frames of all replies. None spans two pieces.
+    pieces: VecDeque<Vec<u8>>,
+    /// Where the first reply begins in the first piece.
+    start: usize,
+    large: VecDeque<Vec<u8>>,
+    memory: usize,
+}
+
+impl Backlog {
+    /// How many replies there are.
+    pub fn len(&self) -> usize {
+        self.replies.len()
+    }
+
+    /// Bytes of memory that all replies take.
+    pub fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// What the oldest reply waits for.
+    pub fn first_wait(&self) -> Option<Wait> {
+        self.replies.front().map(|first| first.wait)
+    }
+
+    /// Bytes of memory that the oldest reply takes.
+    pub fn first_memory(&self) -> usize {
+        self.replies.front().map_or(0, Parked::memory)
+    }
+
+    /// Takes an answer in. Its frames are emptied, and keep their room where that is worth something.
+    pub fn push(&mut self, answer: &mut Answer) {
+        let Answer { frames, .. } = answer;
+        let (count, packed, large_bytes) = (frames.len(), frames.packed().len(), frames.large_bytes());
+        let large = self.large.len();
+        if self.replies.is_empty() && packed > PIECE {
+            // The empty piece that was kept would stand before it.
+            self.pieces.clear();
+        }
+        match self.pieces.back_mut().filter(|piece| piece.len() + packed <= PIECE) {
+            Some(piece) => {
+                piece.extend_from_slice(frames.packed());
+                frames.take_large(&mut self.large);
+            }
+            None if packed < PIECE => {
+                self.pieces.push_back(frames.packed().to_vec());
+                frames.take_large(&mut self.large);
+            }
+            None => self.pieces.push_back(frames.take(&mut self.large)),
+        }
+        let reply = Parked {
+            wait: answer.wait,
+            dialect: answer.dialect,
+            envelope: answer.envelope as u16,
+            packed: packed as u32,
+            frames: count as u32,
+            large: (self.large.len() - large) as u32,
+            large_bytes,
+            instead: None,
+        };
+        self.memory += reply.memory();
+        self.replies.push_back(reply);
+    }
+
+    /// The oldest reply, to be handed over. Its large frames can be had once.
+    pub fn first(&mut self) -> Option<Parcel<'_>> {
+        let first = self.replies.front_mut()?;
+        if let Some(instead) = &mut first.instead {
+            return Some(instead.parcel());
+        }
+        let packed = self.pieces.front()?.get(self.start..self.start + first.packed as usize)?;
+        Some(Parcel::new(packed, &mut self.large, first.large_bytes, first.frames as usize))
+    }
+
+    /// Drops the oldest reply, which was handed over whole.
+    pub fn pop(&mut self) {
+        let Some(first) = self.replies.pop_front() else { return };
+        self.memory -= first.memory();
+        if first.instead.is_some() {
+            self.large.drain(..first.large as usize);
+        }
+        self.start += first.packed as usize;
+        if self.pieces.front().is_some_and(|piece| piece.len() <= self.start) {
+            self.start = 0;
+            let spent = self.pieces.pop_front();
+            if let Some(mut piece) = spent.filter(|piece| self.pieces.is_empty() && piece.capacity() <= KEPT_PIECE) {
+                piece.clear();
+                self.pieces.push_back(piece);
+            }
+        }
+        if self.replies.is_empty() {
+            self.replies.shrink_to(KEPT_REPLIES);
+        }
+    }
+
+    /// Drops every reply; how many they were.
+    pub fn clear(&mut self) -> usize {
+        std::mem::take(self).len()
+    }
+
+    /// What is not durable never will be: says this in the place of every reply that said or saw more.
+    pub fn refuse(&mut self, durable: Durable, error: &Reply<'_>) {
+        self.reword(error, |wait| {
+            let void = wait.batch > durable.committed;
+            if void {
+                *wait = Wait::NOTHING;
+            }
+            void
+        });
+    }
+
+    /// The flush of this version was swept: this is the answer to it.
+    pub fn fulfil(&mut self, version: u64, reply: &Reply<'_>) {
+        self.reword(reply, |wait| wait.sweep.take_if(|sweep| *sweep == version).is_some());
+    }
+
+    /// The batch that each reply waits for.
+    #[cfg(test)]
+    pub fn batches(&self) -> Vec<BatchId> {
+        self.replies.iter().map(|parked| parked.wait.batch).collect()
+    }
+
+    /// Says something else in the place of those replies of whose wait `is_it` says so, and which it may change.
+    fn reword(&mut self, reply: &Reply<'_>, mut is_it: impl FnMut(&mut Wait) -> bool) {
+        let (mut pieces, mut start) = (self.pieces.iter(), self.start);
+        let mut piece = pieces.next();
+        for parked in &mut self.replies {
+            if piece.is_some_and(|piece| piece.len() <= start) {
+                (piece, start) = (pieces.next(), 0);
+            }
+            let envelope = start..start + usize::from(parked.envelope);
+            let envelope = piece.and_then(|piece| piece.get(envelope)).unwrap_or_default();
+            start += parked.packed as usize;
+            if is_it(&mut parked.wait) {
+                self.memory -= parked.memory();
+                let mut instead = ReplyFrames::from_packed(envelope);
+                parked.dialect.encode(reply, &mut instead);
+                parked.instead = Some(Box::new(instead));
+                self.memory += parked.memory();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::ErrorCode;
+    use crate::wire::Frame;
+    use crate::wire::reply_frames::LARGE_FRAME;
+    use proptest::prelude::*;
+
+    /// A reply as it ought to come out, and what it waits for.
+    type Expected = (Vec<Vec<u8>>, BatchId);
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Frames of these lengths, for this batch.
+        Push(Vec<usize>, BatchId),
+        Pop,
+        /// What is newer than this batch is void.
+        Refuse(BatchId),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let length = prop_oneof![8 => 0..200_usize, 1 => LARGE_FRAME - 1..LARGE_FRAME + 2, 1 => Just(LARGE_FRAME - 1)];
+        let frames = prop_oneof![9 => prop::collection::vec(length, 1..6), 1 => Just(vec![LARGE_FRAME - 1; 9])];
+        let step = prop_oneof![
+            6 => (frames, 0..9_u64).prop_map(|(frames, batch)| Step::Push(frames, batch)),
+            4 => Just(Step::Pop),
+            1 => (0..9_u64).prop_map(Step::Refuse),
+        ];
+        prop::collection::vec(step, 1..120)
+    }
+
+    fn bytes(parcel: Parcel<'_>) -> Vec<Vec<u8>> {
+        let bytes = parcel.map(|frame| match frame {
+            Frame::Small(bytes) => bytes.to_vec(),
+            Frame::Large(bytes) => bytes,
+        });
+        bytes.collect()
+    }
+
+    fn answer(frames: &[Vec<u8>], batch: BatchId) -> Answer {
+        let mut reply = ReplyFrames::default();
+        reply.push(b"id");
+        reply.push(b"");
+        let envelope = reply.packed().len();
+        for frame in frames {
+            reply.push(frame);
+        }
+        Answer { frames: reply, envelope, dialect: Dialect::Frames, wait: Wait::commit(batch) }
+    }
+
+    fn pop_one(backlog: &mut Backlog, expected: &mut VecDeque<Expected>) {
+        let Some((frames, batch)) = expected.pop_front() else {
+            assert!(backlog.first().is_none());
+            return;
+        };
+        assert_eq!(backlog.first_wait(), Some(Wait::commit(batch)));
+        let first = backlog.first().expect("a reply");
+        assert_eq!(first.len(), frames.len());
+        assert!(bytes(first) == frames, "other frames than went in");
+        backlog.pop();
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn replies_come_out_as_they_went_in_or_refused(steps in steps()) {
+            let (mut backlog, mut expected, mut seed) = (Backlog::default(), VecDeque::<Expected>::new(), 0_u8);
+            for step in steps {
+                match step {
+                    Step::Push(lengths, batch) => {
+                        seed = seed.wrapping_add(1);
+                        let frames: Vec<_> = lengths.iter().map(|length| vec![seed; *length]).collect();
+                        backlog.push(&mut answer(&frames, batch));
+                        expected.push_back(([vec![b"id".to_vec(), Vec::new()], frames].concat(), batch));
+                    }
+                    Step::Pop => pop_one(&mut backlog, &mut expected),
+                    Step::Refuse(batch) => {
+                        let durable = Durable { committed: batch, synced: batch };
+                        backlog.refuse(durable, &Reply::Error(ErrorCode::NoSpace, "full".into()));
+                        for (frames, of) in expected.iter_mut().filter(|(_, of)| *of > batch) {
+                            frames.truncate(2);
+                            frames.extend([b"ERR".to_vec(), b"NOSPACE".to_vec(), b"full".to_vec()]);
+                            *of = 0;
+                        }
+                    }
+                }
+                prop_assert_eq!(backlog.len(), expected.len());
+            }
+            while !expected.is_empty() {
+                pop_one(&mut backlog, &mut expected);
+            }
+            prop_assert_eq!((backlog.memory(), backlog.large.len()), (0, 0));
+            prop_assert!(backlog.pieces.iter().all(|piece| piece.capacity() <= KEPT_PIECE));
+        }
+    }
+
+    #[test]
+    fn a_reply_that_was_not_taken_is_still_whole() {
+        let mut backlog = Backlog::default();
+        let frames = [vec![1; 3], vec![2; LARGE_FRAME]];
+        backlog.push(&mut answer(&frames, 0));
+        assert_eq!(backlog.first().expect("a reply").len(), 4);
+        assert_eq!(bytes(backlog.first().expect("a reply"))[2..], frames);
+    }
+}
