@@ -86,6 +86,9 @@ impl Engine {
     /// [`Engine::evaluate`] does. Returns how many.
     pub fn evict(&mut self, most: usize, record: &mut dyn FnMut(u64, &Mutation<'_>)) -> usize {
         let mut evicted = 0;
+        if self.is_over_memory() {
+            self.overlay.index();
+        }
         // What a flush hides is on its way out, and makes room by itself.
         while evicted < most && self.is_over_memory() && self.table.sweeping().is_none() {
             let Engine { table, overlay, .. } = self;
@@ -98,6 +101,7 @@ impl Engine {
             self.overlay.push(self.forming, hash, Entry::removal(version, entry.key()));
             self.memory.leaving.push_back((self.forming, bytes));
             self.memory.leaving_bytes += bytes;
+            self.overlay.index();
             evicted += 1;
         }
         self.memory.evicted += evicted as u64;

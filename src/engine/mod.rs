@@ -21,7 +21,7 @@ mod reads;
 mod scan;
 mod writes;
 
-use crate::command::{Command, ErrorCode, Limits, Reply};
+use crate::command::{Command, Condition, ErrorCode, Limits, Reply};
 use crate::mutation::{Key, Mutation};
 use crate::table::{Departed, Entry, Probe, Swept, Table};
 use memory::Memory;
@@ -137,6 +137,9 @@ impl Engine {
         if let Some(reply) = self.memory_refusal(command) {
             return Evaluation { reply, after: None, sweep: None };
         }
+        if view == View::Pending || looks_up(command) {
+            self.overlay.index();
+        }
         let mut call = Call { now, view, after: None, sweep: None, record };
         let reply = match *command {
             Command::Ping => Reply::Pong,
@@ -160,6 +163,21 @@ impl Engine {
             }
         };
         Evaluation { reply, after: call.after, sweep: call.sweep }
+    }
+
+    /// Has the processor fetch what the evaluation of a command will need, where that is known and worth it. Of several
+    /// commands foreseen in a row, memory is waited for once.
+    pub fn foresee(&self, command: &Command<'_>) {
+        let (Command::Get { key }
+        | Command::TimeToLive { key }
+        | Command::GetDelete { key }
+        | Command::Increment { key, .. }
+        | Command::Extend { key, .. }
+        | Command::Touch { key, .. }) = *command
+        else {
+            return;
+        };
+        self.table.prefetch(self.table.probe(key).hash);
     }
 
     /// The version that the next mutation will get.
@@ -230,6 +248,16 @@ impl Engine {
             }
             None => self.table.get(probe),
         }
+    }
+}
+
+/// Whether a command that writes asks first what there is; a read asks for what its view shows.
+fn looks_up(command: &Command<'_>) -> bool {
+    use Command::{Delete, Extend, Flush, GetDelete, Increment, Set, Touch};
+    match command {
+        Set { options, .. } => options.condition != Condition::Always,
+        Delete { .. } | GetDelete { .. } | Increment { .. } | Extend { .. } | Touch { .. } | Flush { .. } => true,
+        _ => false,
     }
 }
 

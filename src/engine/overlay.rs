@@ -12,11 +12,18 @@
 //!
 //! A commit takes changes from the front and moves them into the table, so that the table is at every moment
 //! the state as of one batch. Changes of one key that a newer one hides stay in line until then.
+//!
+//! Most writes look nothing up, and where nobody does, nothing is said about the newest: whoever wants to look calls
+//! [`Overlay::index`] first.
 
 use super::BatchId;
 use crate::table::{Departed, Entry, Flushes, Probe, Table};
 use hashbrown::HashTable;
 use std::collections::VecDeque;
+
+/// Changes whose place in the table is fetched before the first of them is made: as many as a processor keeps waiting for
+/// memory at a time.
+const PREFETCHED: usize = 16;
 
 /// What is pending.
 #[derive(Default)]
@@ -26,8 +33,10 @@ pub struct Overlay {
     /// Position of the first of them, counted since the start of the engine: a position stays right when changes
     /// before it are committed.
     first: u64,
-    /// For each key with a pending change, the newest.
+    /// For each key with a pending change before [`Overlay::indexed`], the newest.
     newest: HashTable<Newest>,
+    /// Position of the first change that is not in the index yet.
+    indexed: u64,
     /// The pending flushes: they hide keys of the table and changes older than they are.
     flushes: Flushes,
     /// What the entries take, in bytes.
@@ -71,6 +80,28 @@ pub struct Known<'o> {
 }
 
 impl Overlay {
+    /// Brings the index up to date. To be called before anything is looked up, after the last change was added.
+    pub fn index(&mut self) {
+        self.indexed = self.indexed.max(self.first);
+        while self.indexed < self.end() {
+            let position = self.indexed;
+            let index = (position - self.first) as usize;
+            if let Some(Pending { change: Change::Key { hash, entry }, .. }) = self.changes.get(index) {
+                let (hash, probe) = (*hash, Probe { hash: *hash, key: entry.key() });
+                // Two steps, since to compare keys is to read the changes that the map points to.
+                let held = self.find(probe);
+                match held.and_then(|held| self.newest.find_mut(spread(hash), |newest| newest.position == held)) {
+                    Some(newest) => newest.position = position,
+                    None => {
+                        self.newest
+                            .insert_unique(spread(hash), Newest { hash, position }, |newest| spread(newest.hash));
+                    }
+                }
+            }
+            self.indexed += 1;
+        }
+    }
+
     /// What is pending of a key; `None` leaves the word to the table.
     pub fn look(&self, probe: Probe<'_>) -> Option<Known<'_>> {
         if self.changes.is_empty() {
@@ -89,6 +120,11 @@ impl Overlay {
 
     /// Where the newest change of a key stands, flushed or not. Good until the next commit or [`Overlay::clear`].
     pub fn position(&self, probe: Probe<'_>) -> Option<u64> {
+        debug_assert!(self.indexed.max(self.first) == self.end(), "looked up without an index");
+        self.find(probe)
+    }
+
+    fn find(&self, probe: Probe<'_>) -> Option<u64> {
         self.newest.find(spread(probe.hash), |newest| self.is_of(newest, probe)).map(|newest| newest.position)
     }
 
@@ -99,16 +135,6 @@ impl Overlay {
 
     /// Adds a value or a tombstone, whose key has this hash.
     pub fn push(&mut self, batch: BatchId, hash: u64, entry: Entry) {
-        let position = self.first + self.changes.len() as u64;
-        let probe = Probe { hash, key: entry.key() };
-        // Two steps, since to compare keys is to read the changes that the map points to.
-        let held = self.position(probe);
-        match held.and_then(|held| self.newest.find_mut(spread(hash), |newest| newest.position == held)) {
-            Some(newest) => newest.position = position,
-            None => {
-                self.newest.insert_unique(spread(hash), Newest { hash, position }, |newest| spread(newest.hash));
-            }
-        }
         self.memory += entry.memory();
         self.changes.push_back(Pending { batch, change: Change::Key { hash, entry } });
     }
@@ -122,15 +148,21 @@ impl Overlay {
     /// Moves the changes of a batch, and of those before it, into the table.
     pub fn commit(&mut self, batch: BatchId, table: &mut Table, departed: &mut Departed<'_>) {
         let mut flushed = false;
-        while self.changes.front().is_some_and(|pending| pending.batch <= batch)
-            && let Some(Pending { change, .. }) = self.changes.pop_front()
-        {
+        let mut ahead = 0;
+        while self.changes.front().is_some_and(|pending| pending.batch <= batch) {
+            if ahead == 0 {
+                ahead = self.prefetch(table);
+            }
+            ahead -= 1;
+            let Some(Pending { change, .. }) = self.changes.pop_front() else { break };
             let position = self.first;
             self.first += 1;
             match change {
                 Change::Key { hash, entry } => {
                     self.memory -= entry.memory();
-                    if let Ok(newest) = self.newest.find_entry(spread(hash), |newest| newest.position == position) {
+                    if position < self.indexed
+                        && let Ok(newest) = self.newest.find_entry(spread(hash), |newest| newest.position == position)
+                    {
                         newest.remove();
                     }
                     if entry.is_removal() {
@@ -155,8 +187,26 @@ impl Overlay {
         }
     }
 
+    /// Has the processor fetch what the next changes will touch, all at once instead of one after the other; how many
+    /// changes that were.
+    fn prefetch(&self, table: &Table) -> usize {
+        let next = self.changes.iter().take(PREFETCHED);
+        for pending in next {
+            if let Change::Key { hash, .. } = pending.change {
+                table.prefetch(hash);
+            }
+        }
+        PREFETCHED
+    }
+
+    /// Position behind the newest change.
+    fn end(&self) -> u64 {
+        self.first + self.changes.len() as u64
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
+        self.first = self.end();
         self.changes.clear();
         self.newest.clear();
         self.flushes.clear();
@@ -226,9 +276,13 @@ mod tests {
         let probe = table.probe(Key::bytes(key));
         let value = Value { bytes: b"v", flags: 0, deadline: 0 };
         overlay.push(batch, probe.hash, Entry::new(version, probe.key, &value));
+        if !version.is_multiple_of(3) {
+            overlay.index();
+        }
     }
 
-    fn look(overlay: &Overlay, table: &Table, key: &[u8]) -> Option<(BatchId, Option<u64>)> {
+    fn look(overlay: &mut Overlay, table: &Table, key: &[u8]) -> Option<(BatchId, Option<u64>)> {
+        overlay.index();
         let known = overlay.look(table.probe(Key::bytes(key)))?;
         Some((known.batch, known.entry.map(Entry::version)))
     }
@@ -238,13 +292,13 @@ mod tests {
         let (mut overlay, table) = (Overlay::default(), Table::new(1));
         put(&mut overlay, &table, 1, 10, b"ab");
         put(&mut overlay, &table, 2, 11, b"ab");
-        assert_eq!(look(&overlay, &table, b"ab"), Some((2, Some(11))));
-        assert_eq!(look(&overlay, &table, b"ac"), None);
+        assert_eq!(look(&mut overlay, &table, b"ab"), Some((2, Some(11))));
+        assert_eq!(look(&mut overlay, &table, b"ac"), None);
         overlay.push_flush(3, 12, Some(b"a"));
-        assert_eq!(look(&overlay, &table, b"ab"), Some((3, None)));
-        assert_eq!(look(&overlay, &table, b"ac"), Some((3, None)), "hidden, if it is in the table");
+        assert_eq!(look(&mut overlay, &table, b"ab"), Some((3, None)));
+        assert_eq!(look(&mut overlay, &table, b"ac"), Some((3, None)), "hidden, if it is in the table");
         put(&mut overlay, &table, 4, 13, b"ab");
-        assert_eq!(look(&overlay, &table, b"ab"), Some((4, Some(13))));
+        assert_eq!(look(&mut overlay, &table, b"ab"), Some((4, Some(13))));
         assert_eq!(overlay.present().count(), 1);
         assert_eq!(overlay.newest_batch(), Some(4));
     }
@@ -258,11 +312,11 @@ mod tests {
         put(&mut overlay, &table, 3, 13, b"a");
         overlay.commit(1, &mut table, &mut |_, _| ());
         assert_eq!(table.get(table.probe(Key::bytes(b"a"))).map(Entry::version), Some(10));
-        assert_eq!(look(&overlay, &table, b"a"), Some((3, Some(13))));
-        assert_eq!(look(&overlay, &table, b"b"), Some((2, None)));
+        assert_eq!(look(&mut overlay, &table, b"a"), Some((3, Some(13))));
+        assert_eq!(look(&mut overlay, &table, b"b"), Some((2, None)));
         overlay.commit(2, &mut table, &mut |_, _| ());
         assert!(table.is_empty());
-        assert_eq!(look(&overlay, &table, b"b"), None);
+        assert_eq!(look(&mut overlay, &table, b"b"), None);
         overlay.commit(3, &mut table, &mut |_, _| ());
         assert_eq!(table.len(), 1);
     }

@@ -55,6 +55,7 @@ impl Engine {
             let probe = self.table.probe(key);
             if self.present(call, probe).is_some() {
                 self.remove(call, probe);
+                self.overlay.index();
                 removed += 1;
             }
         }

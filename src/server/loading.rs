@@ -61,6 +61,8 @@ impl Loading {
 }
 
 impl Answers for Loading {
+    fn foresee(&self, _: &Command<'_>) {}
+
     fn answer(&mut self, _: &Command<'_>, _: View, encode: &mut dyn FnMut(&Reply<'_>)) -> Wait {
         let message = format!("{}% of the log is read; ask again in a moment", self.percent());
         encode(&Reply::Error(ErrorCode::Loading, message.into()));

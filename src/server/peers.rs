@@ -124,9 +124,14 @@ impl Peers {
         self.figures
     }
 
+    /// The peer of this identity, whatever its connection.
+    pub fn named(&self, identity: &[u8]) -> Option<PeerId> {
+        self.by_identity.get(identity).copied()
+    }
+
     /// The peer of this identity, if it is the one of this connection.
     pub fn find(&self, identity: &[u8], connection: Option<Connection>) -> Option<PeerId> {
-        let id = *self.by_identity.get(identity)?;
+        let id = self.named(identity)?;
         (self.known(id)?.connection() == connection).then_some(id)
     }
 

@@ -19,16 +19,20 @@ use crate::wire::reply_frames::Parcel;
 use crate::wire::{Dialect, ReplyFrames, WireError};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
+use zmq::Message;
 
 /// Messages taken in one pass, so that the log's events and other peers' replies get their turn.
 const PASS: usize = 1024;
-/// Bytes of room for a key that are kept for the next one.
-const KEPT_KEY: usize = 64 * 1024;
+/// Messages that are decoded before the first of them is answered, so that what they ask for is fetched from memory
+/// for all of them at once.
+const AHEAD: usize = 16;
 /// Bytes of room for a reply that are kept for the next one.
 const KEPT_REPLY: usize = 64 * 1024;
 
 /// Who answers commands: the store, or, until there is one, somebody who asks for patience.
 pub(super) trait Answers {
+    /// Told of a command that it will have to answer before long.
+    fn foresee(&self, command: &Command<'_>);
     /// Answers a command, by calling `encode` exactly once, and tells what the answer waits for.
     fn answer(&mut self, command: &Command<'_>, view: View, encode: &mut dyn FnMut(&Reply<'_>)) -> Wait;
     /// What is durable now.
@@ -51,10 +55,17 @@ pub(super) struct Reception {
     peers: Peers,
     counters: Counters,
     limits: Limits,
-    request: Request,
-    /// Room for a key whose bytes do not stand in the message as they are.
-    key: Vec<u8>,
+    /// Room for as many as are decoded ahead.
+    requests: Vec<Request>,
     answer: Answer,
+}
+
+/// A request that was decoded, and not answered yet.
+struct Decoded<'r> {
+    sender: PeerId,
+    envelope: &'r [Message],
+    dialect: Dialect,
+    command: Result<Command<'r>, WireError>,
 }
 
 impl Reception {
@@ -66,8 +77,7 @@ impl Reception {
             peers: Peers::new(most_backlog),
             counters: Counters::new(started),
             limits,
-            request: Request::new(),
-            key: Vec::new(),
+            requests: std::iter::repeat_with(Request::new).take(AHEAD).collect(),
             answer: Answer {
                 frames: ReplyFrames::default(),
                 envelope: 0,
@@ -95,14 +105,14 @@ impl Reception {
     /// Takes in what has arrived, a bounded number of messages, and answers it. Tells whether a reply that
     /// could have left found no room.
     pub fn receive(&mut self, answers: &mut impl Answers, now: Instant) -> Result<bool, RouterError> {
-        for _ in 0..PASS {
-            if !self.router.receive(&mut self.request)? {
+        for _ in 0..PASS / AHEAD {
+            let taken = self.take_in()?;
+            self.answer(taken, answers, now)?;
+            if taken < AHEAD {
                 self.peers.tidy(now);
                 break;
             }
-            self.handle(answers, now)?;
         }
-        self.request.clear();
         // Now, and peer by peer: what goes to one peer in one go costs its connection one system call, and the peer too.
         self.peers.release_ready(answers.durable(), &mut self.router, now).map(|released| released.stuck)
     }
@@ -131,45 +141,85 @@ impl Reception {
         self.router.close(linger_ms)
     }
 
-    fn handle(&mut self, answers: &mut impl Answers, now: Instant) -> Result<(), RouterError> {
-        if self.request.body.is_empty() && self.request.fault.is_none() {
-            self.counters.unanswerable += 1;
-            return Ok(());
+    /// Takes in the next messages that have arrived; how many.
+    fn take_in(&mut self) -> Result<usize, RouterError> {
+        for (taken, request) in self.requests.iter_mut().enumerate() {
+            if !self.router.receive(request)? {
+                return Ok(taken);
+            }
         }
-        let id = self.whose(now);
-        if matches!(self.peers.standing(id), Standing::CutOff | Standing::DepartedCutOff) {
+        Ok(self.requests.len())
+    }
+
+    /// Answers so many requests, in the order in which they came.
+    fn answer(&mut self, taken: usize, answers: &mut impl Answers, now: Instant) -> Result<(), RouterError> {
+        let mut requests = std::mem::take(&mut self.requests);
+        let mut all: [Option<Decoded<'_>>; AHEAD] = [const { None }; AHEAD];
+        for (request, decoded) in requests.iter_mut().zip(&mut all).take(taken) {
+            *decoded = self.decode(request, now);
+            if let Some(Decoded { command: Ok(command), .. }) = decoded {
+                answers.foresee(command);
+            }
+        }
+        for decoded in all.into_iter().flatten() {
+            self.handle(decoded, answers, now)?;
+        }
+        for request in requests.iter_mut().take(taken) {
+            request.clear();
+        }
+        self.requests = requests;
+        Ok(())
+    }
+
+    /// Decodes a request, unless there is nobody to answer.
+    fn decode<'r>(&mut self, request: &'r mut Request, now: Instant) -> Option<Decoded<'r>> {
+        if request.body.is_empty() && request.fault.is_none() {
+            self.counters.unanswerable += 1;
+            return None;
+        }
+        let sender = self.whose(request, now);
+        let Request { envelope, body, fault, key, .. } = request;
+        let (dialect, command) = if let Some(fault) = fault {
+            (Dialect::Frames, Err(fault.error()))
+        } else {
+            let dialect = Dialect::of(body);
+            (dialect, dialect.decode(body, &self.limits, key))
+        };
+        Some(Decoded { sender, envelope, dialect, command })
+    }
+
+    fn handle(&mut self, request: Decoded<'_>, answers: &mut impl Answers, now: Instant) -> Result<(), RouterError> {
+        let Decoded { sender, envelope, dialect, command } = request;
+        if matches!(self.peers.standing(sender), Standing::CutOff | Standing::DepartedCutOff) {
             self.counters.discarded += 1;
             return Ok(());
         }
-        self.answer.frames.clear(KEPT_REPLY);
-        for frame in &self.request.envelope {
-            self.answer.frames.push(frame);
+        let frames = &mut self.answer.frames;
+        frames.clear(KEPT_REPLY);
+        for frame in envelope {
+            frames.push(frame);
         }
-        self.answer.envelope = self.answer.frames.packed().len();
-        self.answer.dialect = Dialect::Frames;
-        let newest = self.peers.newest(id);
+        self.answer.envelope = frames.packed().len();
+        self.answer.dialect = dialect;
+        let newest = self.peers.newest(sender);
         let view = if newest > answers.durable().committed { View::Pending } else { View::Durable };
-        self.answer.wait = self.execute(answers, view).unwrap_or_else(|error| {
-            self.counters.refused();
-            self.answer.dialect.encode(&error.reply(), &mut self.answer.frames);
-            Wait::NOTHING
-        });
-        self.peers.settle(id, &mut self.answer, answers.durable(), &mut self.router, now)
+        self.answer.wait = match command {
+            Ok(command) => self.execute(&command, answers, view),
+            Err(error) => {
+                self.counters.refused();
+                dialect.encode(&error.reply(), &mut self.answer.frames);
+                Wait::NOTHING
+            }
+        };
+        self.peers.settle(sender, &mut self.answer, answers.durable(), &mut self.router, now)
     }
 
-    /// Decodes the request and has it answered.
-    fn execute(&mut self, answers: &mut impl Answers, view: View) -> Result<Wait, WireError> {
-        let Reception { request, answer, counters, peers, limits, key, .. } = self;
-        if let Some(fault) = request.fault {
-            return Err(fault.error());
-        }
-        answer.dialect = Dialect::of(&request.body);
-        key.clear();
-        key.shrink_to(KEPT_KEY);
-        let command = answer.dialect.decode(&mut request.body, limits, key)?;
-        counters.command(&command);
+    /// Has a command answered.
+    fn execute(&mut self, command: &Command<'_>, answers: &mut impl Answers, view: View) -> Wait {
+        let Reception { answer, counters, peers, .. } = self;
+        counters.command(command);
         let mut encode = |reply: &Reply<'_>| answer.dialect.encode(reply, &mut answer.frames);
-        Ok(match command {
+        match command {
             Command::Ping => {
                 encode(&Reply::Pong);
                 Wait::NOTHING
@@ -184,19 +234,25 @@ impl Reception {
                 encode(&Reply::Stats(figures));
                 Wait::NOTHING
             }
-            _ => answers.answer(&command, view, &mut encode),
-        })
+            _ => answers.answer(command, view, &mut encode),
+        }
     }
 
     /// The peer that sent the request.
-    fn whose(&mut self, now: Instant) -> PeerId {
-        if let Some(id) = self.peers.find(&self.request.identity, self.request.connection) {
+    fn whose(&mut self, request: &mut Request, now: Instant) -> PeerId {
+        let known = if request.names_its_connection() {
+            self.peers.named(&request.identity)
+        } else {
+            let connection = request.connection();
+            self.peers.find(&request.identity, connection)
+        };
+        if let Some(id) = known {
             return id;
         }
         // A connection not heard from before may have the descriptor of one that has ended. Its end was told
         // before this message came; were it read later, it would be taken for the end of this one.
         self.hear_of_ends(now);
-        let (identity, connection) = self.request.take_sender();
+        let (identity, connection) = request.take_sender();
         self.peers.admit(identity, connection, now)
     }
 

@@ -10,6 +10,8 @@ use zmq::Message;
 
 /// Frames whose room is kept for the next message. A message of more is rare, and its room is given back.
 const KEPT_FRAMES: usize = 1024;
+/// Bytes of room for a key that are kept for the next one.
+const KEPT_KEY: usize = 4 * 1024;
 
 /// Which connection a message came through.
 ///
@@ -79,20 +81,29 @@ impl Fault {
 pub(super) struct Request {
     /// Who sent it, as the socket calls them.
     pub identity: Message,
-    /// The connection that it came through, where libzmq tells.
-    pub connection: Option<Connection>,
+    /// The connection that it came through, where libzmq tells, if that had to be found out already.
+    connection: Option<Connection>,
     /// Every frame up to and including the first empty one; none where that one is missing.
     pub envelope: Vec<Message>,
     /// What follows. Not to be read where there is a fault.
     pub body: Vec<Message>,
     /// What is wrong with it, if anything.
     pub fault: Option<Fault>,
+    /// Room for a key whose bytes do not stand in the message as they are.
+    pub key: Vec<u8>,
 }
 
 impl Request {
     /// Room for a message.
     pub fn new() -> Request {
-        Request { identity: Message::new(), connection: None, envelope: Vec::new(), body: Vec::new(), fault: None }
+        Request {
+            identity: Message::new(),
+            connection: None,
+            envelope: Vec::new(),
+            body: Vec::new(),
+            fault: None,
+            key: Vec::new(),
+        }
     }
 
     /// Takes in the frames of one message, from its identity on. `next` fills the next frame in and tells
@@ -117,13 +128,29 @@ impl Request {
         Ok(true)
     }
 
+    /// Whether the identity alone tells the connection: libzmq made it up, and won't again for four thousand million
+    /// connections. (Who claims such a one is mistaken for whom it belonged to only until its end was heard of, and
+    /// that is before any reply leaves.)
+    pub fn names_its_connection(&self) -> bool {
+        matches!(*self.identity, [0, _, _, _, _])
+    }
+
+    /// The connection that it came through, where libzmq tells. Not free: libzmq looks a name up.
+    pub fn connection(&mut self) -> Option<Connection> {
+        if self.connection.is_none() {
+            self.connection = self.envelope.first_mut().and_then(Connection::of);
+        }
+        self.connection
+    }
+
     /// Takes out what makes its sender known: the identity, and where there is one, a frame to keep for as
     /// long as the connection's mark is to be its own. That is the empty one that ends the envelope: another
     /// might hold much memory.
     pub fn take_sender(&mut self) -> (Message, Option<(Connection, Message)>) {
+        let connection = self.connection();
         let identity = std::mem::replace(&mut self.identity, Message::new());
         let delimiter = self.envelope.last_mut().map(|delimiter| std::mem::replace(delimiter, Message::new()));
-        (identity, self.connection.zip(delimiter))
+        (identity, connection.zip(delimiter))
     }
 
     /// Lets go of the frames, which may be large, and keeps the room for the next ones.
@@ -131,7 +158,9 @@ impl Request {
         self.envelope.clear();
         self.body.clear();
         self.body.shrink_to(KEPT_FRAMES);
-        self.fault = None;
+        self.key.clear();
+        self.key.shrink_to(KEPT_KEY);
+        (self.connection, self.fault) = (None, None);
     }
 
     fn fill_envelope<E>(&mut self, next: &mut impl FnMut(&mut Message) -> Result<bool, E>) -> Result<bool, E> {
@@ -139,9 +168,6 @@ impl Request {
         loop {
             let mut frame = Message::new();
             let more = next(&mut frame)?;
-            if self.envelope.is_empty() {
-                self.connection = Connection::of(&mut frame);
-            }
             let last = frame.is_empty();
             bytes += frame.len();
             self.envelope.push(frame);
@@ -152,6 +178,7 @@ impl Request {
                 return Ok(more);
             }
             if !more || self.envelope.len() == MAX_ENVELOPE_FRAMES || bytes > MAX_ENVELOPE_BYTES {
+                self.connection();
                 self.envelope.clear();
                 self.fault = Some(Fault::NoDelimiter);
                 return Ok(more);

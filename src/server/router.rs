@@ -371,9 +371,9 @@ mod tests {
             // A poll before the receive makes the identity's frame in another way.
             pair.peer.send_multipart([&b"id"[..], b"", b"2"], 0).unwrap();
             pair.router.socket.poll(zmq::POLLIN, 5000).unwrap();
-            assert_eq!(pair.receive().connection, Some(first));
+            assert_eq!(pair.receive().connection(), Some(first));
         }
-        assert_eq!(pair.deliver(&[b"no delimiter"]).connection, Some(first));
+        assert_eq!(pair.deliver(&[b"no delimiter"]).connection(), Some(first));
     }
 
     #[test]

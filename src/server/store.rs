@@ -289,6 +289,10 @@ impl Store {
 }
 
 impl Answers for Store {
+    fn foresee(&self, command: &Command<'_>) {
+        self.engine.foresee(command);
+    }
+
     fn answer(&mut self, command: &Command<'_>, view: View, encode: &mut dyn FnMut(&Reply<'_>)) -> Wait {
         match command {
             Command::Sync => {

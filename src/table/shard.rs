@@ -104,6 +104,13 @@ impl Shard {
         found.map(|slot| &slot.entry)
     }
 
+    /// Has the processor fetch the entry that has this hash.
+    pub fn prefetch(&self, hash: u64) {
+        if let Some(entry) = self.find(hash, |_| true) {
+            entry.prefetch();
+        }
+    }
+
     /// The version of an entry that has this hash, was not accessed yet, and may go. Whether it goes or not, its
     /// probation ends here.
     pub fn end_probation(&self, hash: u64, may_go: impl Fn(u64, &Entry) -> bool) -> Option<u64> {
