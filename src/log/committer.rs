@@ -5,14 +5,17 @@
 //!
 //! While one batch is written and synced the next one forms at the caller's; that is the whole of group commit.
 //! One batch is here at a time, so that a batch which finds no room takes down exactly what was evaluated on top of it.
+//!
+//! Where a batch can't be made larger by waiting, because one client alone waits for it, the caller may commit it on its own
+//! thread: that spares it two wake-ups.
 
 use super::batch::Batch;
 use super::error::LogError;
 use super::policy::SyncPolicy;
 use super::writer::{AppendError, Writer};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,7 +46,12 @@ pub enum Event {
 enum Request {
     Append(Batch),
     Sync,
-    Finish { now: u64, next_version: u64 },
+    /// Something was done on another thread: what is due when may have changed.
+    LookAgain,
+    Finish {
+        now: u64,
+        next_version: u64,
+    },
 }
 
 /// Counters that the thread keeps, for whoever shows them.
@@ -62,6 +70,9 @@ struct Counters {
 pub struct Log {
     requests: Sender<Request>,
     events: Receiver<Event>,
+    /// The event of a batch that was committed on the caller's thread.
+    event_here: Option<Event>,
+    committer: Arc<Mutex<Committer>>,
     counters: Arc<Counters>,
     thread: JoinHandle<Result<(), LogError>>,
 }
@@ -75,26 +86,34 @@ impl Log {
         let (requests, received) = channel();
         let (reports, events) = channel();
         let counters = Arc::new(Counters::default());
-        let mut committer = Committer {
-            writer,
-            policy,
-            counters: Arc::clone(&counters),
-            report: move |event| {
-                // Nobody listens any more when the process is on its way out.
-                let _ = reports.send(event);
-                wake();
-            },
-            sync_due: None,
-            full: false,
-        };
+        let committer = Committer { writer, policy, counters: Arc::clone(&counters), sync_due: None, full: false };
         committer.publish();
-        let thread = std::thread::Builder::new().name("log".into()).spawn(move || committer.run(&received))?;
-        Ok(Log { requests, events, counters, thread })
+        let committer = Arc::new(Mutex::new(committer));
+        let shared = Arc::clone(&committer);
+        let report = move |event| {
+            // Nobody listens any more when the process is on its way out.
+            let _ = reports.send(event);
+            wake();
+        };
+        let thread = std::thread::Builder::new().name("log".into()).spawn(move || run(&shared, &received, &report))?;
+        Ok(Log { requests, events, event_here: None, committer, counters, thread })
     }
 
     /// Hands a batch over, stamped. One at a time: not before the event of the last one.
     pub fn submit(&mut self, batch: Batch) {
         self.request(Request::Append(batch));
+    }
+
+    /// Commits a batch, stamped, on this thread, which waits for the disk meanwhile. Its event is the next one. To be called
+    /// where [`Log::submit`] could be.
+    pub fn commit_here(&mut self, batch: Batch) {
+        let Ok(mut committer) = self.committer.try_lock() else { return self.submit(batch) };
+        let event = committer.append(batch).unwrap_or_else(Event::Failed);
+        if matches!(event, Event::Refused(_)) {
+            // The thread has to look for room from now on.
+            self.request(Request::LookAgain);
+        }
+        self.event_here = Some(event);
     }
 
     /// Asks for a sync of everything submitted before, whatever the policy. [`Event::Synced`] answers.
@@ -105,6 +124,9 @@ impl Log {
     /// The next event, if there is one. Never blocks. A thread that ended without being asked to is an
     /// [`Event::Failed`].
     pub fn event(&mut self) -> Option<Event> {
+        if let Some(event) = self.event_here.take() {
+            return Some(event);
+        }
         match self.events.try_recv() {
             Ok(event) => Some(event),
             Err(std::sync::mpsc::TryRecvError::Empty) => None,
@@ -142,55 +164,70 @@ impl Log {
     }
 }
 
-/// The thread's own state.
-struct Committer<R> {
+/// What the thread does until it is asked to finish, or something fails.
+fn run(committer: &Mutex<Committer>, requests: &Receiver<Request>, report: &impl Fn(Event)) -> Result<(), LogError> {
+    // The reserve is there before the first batch, so that it can be emptied whatever others store on this disk.
+    if let Err(error) = locked(committer).find_room() {
+        report(Event::Failed(error));
+        return Ok(());
+    }
+    loop {
+        let patience = locked(committer).patience(Instant::now());
+        let request = match patience {
+            Some(timeout) => requests.recv_timeout(timeout),
+            None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let mut committer = locked(committer);
+        let step = match request {
+            Ok(Request::Append(batch)) => committer.append(batch).map(Some),
+            Ok(Request::Sync) => committer.sync().map(|()| Some(Event::Synced)),
+            Ok(Request::Finish { now, next_version }) => return committer.finish(now, next_version),
+            Ok(Request::LookAgain) | Err(RecvTimeoutError::Timeout) => committer.on_time(),
+            // The daemon is gone without an orderly stop; the log is right as it is.
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        drop(committer);
+        match step {
+            Ok(event) => event.into_iter().for_each(report),
+            Err(error) => {
+                report(Event::Failed(error));
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whoever panicked with it has ended the daemon: [`Log::event`] says so.
+fn locked(committer: &Mutex<Committer>) -> MutexGuard<'_, Committer> {
+    committer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The writer, and when what has to be done with it.
+#[derive(Debug)]
+struct Committer {
     writer: Writer,
     policy: SyncPolicy,
     counters: Arc<Counters>,
-    report: R,
     /// When what was written must be synced.
     sync_due: Option<Instant>,
     /// Whether a batch found no room, and nothing was found since.
     full: bool,
 }
 
-impl<R: Fn(Event)> Committer<R> {
-    fn run(&mut self, requests: &Receiver<Request>) -> Result<(), LogError> {
-        // The reserve is there before the first batch, so that it can be emptied whatever others store on this disk.
-        match self.writer.make_room() {
-            Ok(room) => self.full = !room,
-            Err(error) => {
-                (self.report)(Event::Failed(error));
-                return Ok(());
-            }
-        }
-        loop {
-            let step = match self.wait(requests) {
-                Ok(Request::Append(batch)) => self.append(batch),
-                Ok(Request::Sync) => self.sync().map(|()| (self.report)(Event::Synced)),
-                Ok(Request::Finish { now, next_version }) => return self.finish(now, next_version),
-                Err(RecvTimeoutError::Timeout) => self.on_time(),
-                // The daemon is gone without an orderly stop; the log is right as it is.
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            };
-            if let Err(error) = step {
-                (self.report)(Event::Failed(error));
-                return Ok(());
-            }
-        }
+impl Committer {
+    fn find_room(&mut self) -> Result<(), LogError> {
+        self.full = !self.writer.make_room()?;
+        Ok(())
     }
 
-    fn wait(&self, requests: &Receiver<Request>) -> Result<Request, RecvTimeoutError> {
-        let now = Instant::now();
+    /// How long nothing need be done.
+    fn patience(&self, now: Instant) -> Option<Duration> {
         let until_sync = self.sync_due.map(|due| due.saturating_duration_since(now));
         let until_room = self.full.then_some(ROOM_INTERVAL);
-        match until_sync.into_iter().chain(until_room).min() {
-            Some(timeout) => requests.recv_timeout(timeout),
-            None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        }
+        until_sync.into_iter().chain(until_room).min()
     }
 
-    fn append(&mut self, mut batch: Batch) -> Result<(), LogError> {
+    fn append(&mut self, mut batch: Batch) -> Result<Event, LogError> {
         let length = batch.byte_len() as u64;
         let committed = match self.writer.append(&mut batch) {
             Ok(()) => {
@@ -215,8 +252,7 @@ impl<R: Fn(Event)> Committer<R> {
         batch.clear();
         self.publish();
         let segment = self.writer.active_number();
-        (self.report)(if committed { Event::Committed { batch, segment } } else { Event::Refused(batch) });
-        Ok(())
+        Ok(if committed { Event::Committed { batch, segment } } else { Event::Refused(batch) })
     }
 
     fn sync(&mut self) -> Result<(), LogError> {
@@ -233,13 +269,13 @@ impl<R: Fn(Event)> Committer<R> {
         if self.sync_due.is_some_and(|due| due <= Instant::now()) { self.sync() } else { Ok(()) }
     }
 
-    fn on_time(&mut self) -> Result<(), LogError> {
+    fn on_time(&mut self) -> Result<Option<Event>, LogError> {
         self.sync_if_due()?;
-        if self.full && self.writer.make_room()? {
-            self.full = false;
-            (self.report)(Event::RoomAgain);
+        if self.full {
+            self.find_room()?;
+            return Ok((!self.full).then_some(Event::RoomAgain));
         }
-        Ok(())
+        Ok(None)
     }
 
     fn publish(&self) {
@@ -256,15 +292,57 @@ impl<R: Fn(Event)> Committer<R> {
 mod tests {
     use super::*;
     use crate::log::fs::{FakeDisk, FaultPlan};
-    use crate::mutation::{Key, Mutation};
+    use crate::mutation::{Key, Mutation, Value};
+
+    fn start(disk: &FakeDisk) -> (Log, Receiver<()>) {
+        let writer = Writer::create(Arc::new(disk.clone()), 8192, 1).expect("a new store");
+        let (rung, woken) = channel();
+        let wake = move || rung.send(()).expect("a test that listens");
+        (Log::start(writer, SyncPolicy::Always, wake).expect("a thread"), woken)
+    }
+
+    fn put(version: u64) -> Batch {
+        let mut batch = Batch::default();
+        let value = Value { bytes: b"v", flags: 0, deadline: 0 };
+        batch.push(version, &Mutation::Put { key: Key::bytes(b"k"), value });
+        batch.end_group();
+        batch.stamp(1, version + 1);
+        batch
+    }
+
+    #[test]
+    fn a_batch_can_be_committed_by_whoever_waits_for_it() {
+        let disk = FakeDisk::new();
+        let (mut log, woken) = start(&disk);
+        log.submit(put(1));
+        woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
+        assert!(matches!(log.event(), Some(Event::Committed { .. })));
+        log.commit_here(put(2));
+        assert!(matches!(log.event(), Some(Event::Committed { .. })), "its event is there at once");
+        assert!(woken.try_recv().is_err(), "and nobody had to be woken");
+        let figure = |log: &Log, of| log.stats().into_iter().find(|(name, _)| *name == of).expect("a figure").1;
+        assert_eq!((figure(&log, "log_batches"), figure(&log, "durable_version")), ("2".into(), "2".into()));
+
+        // No room: the thread, which did not meet it, looks for it all the same.
+        disk.plan(FaultPlan { capacity: Some(0), ..FaultPlan::default() });
+        let mut large = put(3);
+        large.push(4, &Mutation::Remove { key: Key::bytes(&vec![7; 60_000]) });
+        large.stamp(1, 5);
+        log.commit_here(large);
+        assert!(matches!(log.event(), Some(Event::Refused(_))));
+        disk.plan(FaultPlan::default());
+        woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
+        assert!(matches!(log.event(), Some(Event::RoomAgain)));
+
+        disk.plan(FaultPlan { fail: Some((disk.operations() + 1, std::io::ErrorKind::Other)), ..FaultPlan::default() });
+        log.commit_here(put(5));
+        assert!(matches!(log.event(), Some(Event::Failed(_))), "a sync that failed is the end");
+    }
 
     #[test]
     fn room_is_looked_for_after_any_refusal() {
         let disk = FakeDisk::new();
-        let writer = Writer::create(Arc::new(disk.clone()), 8192, 1).expect("a new store");
-        let (rung, woken) = channel();
-        let mut log = Log::start(writer, SyncPolicy::Always, move || rung.send(()).expect("a test that listens"))
-            .expect("a thread");
+        let (mut log, woken) = start(&disk);
         let next = |log: &mut Log| {
             woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
             log.event().expect("the event")

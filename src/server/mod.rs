@@ -7,12 +7,13 @@
 //!
 //! ```text
 //!   wait       for a request, an event of the log, the end of a connection, a signal, or the next retry
-//!   hear       what the log committed or refused: from here on it is durable, or void
+//!   hear       what the log committed or refused: from here on it is durable, or void. The batch that has formed
+//!              meanwhile is submitted before anything else is done, so that the disk goes on working
+//!   release    the replies that have become durable are handed over
 //!   receive    a bounded number of requests: each is evaluated, and answered at once if nothing holds it up
 //!   tend       compaction: its questions are answered, a bounded number; the next one is begun if it is time
-//!   submit     the forming batch, if none is in flight: now the disk works again, and only then
+//!   submit     the forming batch, if none is in flight
 //!   upkeep     what was flushed or has expired is removed, for less than a millisecond
-//!   release    the replies that have become durable are handed over, while the disk works
 //! ```
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -21,6 +22,7 @@
 mod backlog;
 mod clock;
 mod compaction;
+mod company;
 mod loading;
 mod machine;
 mod monitor;
@@ -288,28 +290,36 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
         }
         let now = Instant::now();
         store.tick();
-        let heard = rung.log && hear(reception, store)?;
+        if rung.log && hear(reception, store, now)? {
+            release(reception, store, &mut retry, now)?;
+        }
         if !store.congested() && reception.receive(store, now)? {
             retry.begin(now);
         }
         store.tend(now).map_err(ServeError::LogFailed)?;
-        store.submit(now);
+        let committed = store.submit(now, reception.one_waits_alone(now)) && hear(reception, store, now)?;
         let mut swept = false;
         store.upkeep(|of| {
             reception.fulfil(of);
             swept = true;
         });
-        if heard || swept || retry.due(now) {
-            let released = reception.release(store.durable(), now)?;
-            retry.tried(now, released.stuck, released.moved);
+        if committed || swept || retry.due(now) {
+            release(reception, store, &mut retry, now)?;
         }
     }
 }
 
+/// Hands over the replies that may leave.
+fn release(reception: &mut Reception, store: &Store, retry: &mut Retry, now: Instant) -> Result<(), ServeError> {
+    let released = reception.release(store.durable(), now)?;
+    retry.tried(now, released.stuck, released.moved);
+    Ok(())
+}
+
 /// Takes in what the log reports; whether there may be replies to release.
-fn hear(reception: &mut Reception, store: &mut Store) -> Result<bool, ServeError> {
+fn hear(reception: &mut Reception, store: &mut Store, now: Instant) -> Result<bool, ServeError> {
     // On a failure the caller is left at once: replies that still wait were never true, and are not sent.
-    let heard = store.hear().map_err(ServeError::LogFailed)?;
+    let heard = store.hear(now).map_err(ServeError::LogFailed)?;
     if heard.newly_full {
         tracing::warn!("the disk is full: writes are refused until there is room again, removals and reads go on");
     }
@@ -323,11 +333,11 @@ fn hear(reception: &mut Reception, store: &mut Store) -> Result<bool, ServeError
 fn stop(mut reception: Reception, mut store: Store, bell: &mut Bell) -> Result<(), ServeError> {
     tracing::info!("stopping: a second signal ends it at once");
     store.tick();
-    store.submit(Instant::now());
+    store.submit(Instant::now(), false);
     while !store.settled() {
         bell.wait(&mut reception, false, Some(WHILE_LOADING))?;
-        hear(&mut reception, &mut store)?;
-        store.submit(Instant::now());
+        hear(&mut reception, &mut store, Instant::now())?;
+        store.submit(Instant::now(), false);
     }
     while store.sweep_is_awaited() {
         store.upkeep(|swept| reception.fulfil(swept));

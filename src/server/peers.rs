@@ -28,6 +28,14 @@ pub(super) struct PeerId {
     generation: u32,
 }
 
+#[cfg(test)]
+impl PeerId {
+    /// Some peer that there is not.
+    pub fn of_test(place: u32) -> PeerId {
+        PeerId { place, generation: 0 }
+    }
+}
+
 #[derive(Debug)]
 struct Known {
     /// How the socket calls it.

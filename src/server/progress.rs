@@ -78,6 +78,11 @@ impl Progress {
         self.durable
     }
 
+    /// Whether a commit is a sync.
+    pub fn commits_sync(&self) -> bool {
+        self.commits_sync
+    }
+
     /// Whether a batch is in flight.
     pub fn in_flight(&self) -> bool {
         self.in_flight.is_some()

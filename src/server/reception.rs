@@ -5,6 +5,7 @@
 //! answer, may the answer leave. Knows neither engine nor log: who gives the answers is [`Answers`].
 
 use super::backlog::Answer;
+use super::company::Company;
 use super::monitor::Monitor;
 use super::peer::{Outlet, Standing};
 use super::peers::{PeerId, Peers, Released};
@@ -58,6 +59,7 @@ pub(super) struct Reception {
     /// Room for as many as are decoded ahead.
     requests: Vec<Request>,
     answer: Answer,
+    company: Company,
 }
 
 /// A request that was decoded, and not answered yet.
@@ -84,6 +86,7 @@ impl Reception {
                 dialect: Dialect::Frames,
                 wait: Wait::NOTHING,
             },
+            company: Company::new(started),
         })
     }
 
@@ -105,6 +108,7 @@ impl Reception {
     /// Takes in what has arrived, a bounded number of messages, and answers it. Tells whether a reply that
     /// could have left found no room.
     pub fn receive(&mut self, answers: &mut impl Answers, now: Instant) -> Result<bool, RouterError> {
+        self.company.begin_pass();
         for _ in 0..PASS / AHEAD {
             let taken = self.take_in()?;
             self.answer(taken, answers, now)?;
@@ -115,6 +119,11 @@ impl Reception {
         }
         // Now, and peer by peer: what goes to one peer in one go costs its connection one system call, and the peer too.
         self.peers.release_ready(answers.durable(), &mut self.router, now).map(|released| released.stuck)
+    }
+
+    /// Whether the last pass took in one message, of a peer that has been the only one for a while.
+    pub fn one_waits_alone(&self, now: Instant) -> bool {
+        self.company.is_one_alone(now)
     }
 
     /// Hands over every reply that may leave.
@@ -157,7 +166,9 @@ impl Reception {
         let mut all: [Option<Decoded<'_>>; AHEAD] = [const { None }; AHEAD];
         for (request, decoded) in requests.iter_mut().zip(&mut all).take(taken) {
             *decoded = self.decode(request, now);
-            if let Some(Decoded { command: Ok(command), .. }) = decoded {
+            let Some(Decoded { sender, command, .. }) = decoded else { continue };
+            self.company.heard(*sender, now);
+            if let Ok(command) = command {
                 answers.foresee(command);
             }
         }

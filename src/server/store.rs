@@ -123,19 +123,20 @@ impl Store {
         !self.progress.in_flight() && self.forming.is_empty() && !self.progress.syncing()
     }
 
-    /// Takes in what the log reports.
+    /// Takes in what the log reports. When a batch is through, the log is given the next one first.
     ///
     /// # Errors
     /// The log has failed: nothing that waits may be acknowledged any more.
-    pub fn hear(&mut self) -> Result<Heard, LogError> {
+    pub fn hear(&mut self, now: Instant) -> Result<Heard, LogError> {
         let mut heard = Heard::default();
         while let Some(event) = self.log.event() {
             match event {
                 Event::Committed { batch, segment } => {
                     self.spare = batch;
                     let Addition { first_version, length, tally } = self.in_flight;
-                    self.compaction.appended(segment, first_version, length, tally, Instant::now());
+                    self.compaction.appended(segment, first_version, length, tally, now);
                     if let Some(number) = self.progress.committed() {
+                        self.submit(now, false);
                         let compaction = &mut self.compaction;
                         self.engine.commit(number, &mut |entry, _| compaction.died(entry));
                     }
@@ -193,7 +194,12 @@ impl Store {
     }
 
     /// Gives the log what it may begin now: the forming batch if none is in flight, a sync if one is wanted.
-    pub fn submit(&mut self, now: Instant) {
+    ///
+    /// `alone` is whether nobody but the one who waits for this batch is about: then it is committed before this returns,
+    /// since to hand it over and be told would take longer, and there is nobody whose reads could wait. Only where a commit
+    /// is a sync. Returns whether there is something to hear.
+    pub fn submit(&mut self, now: Instant, alone: bool) -> bool {
+        let mut committed_here = false;
         if !self.progress.in_flight() && !self.forming.is_empty() && !self.is_held_up(now) {
             let batch = &self.forming;
             let length = batch.byte_len() as u64;
@@ -202,11 +208,17 @@ impl Store {
             self.progress.submitted(self.engine.close_batch());
             batch.stamp(self.now, self.engine.next_version());
             self.batches += 1;
-            self.log.submit(batch);
+            committed_here = alone && self.progress.commits_sync();
+            if committed_here {
+                self.log.commit_here(batch);
+            } else {
+                self.log.submit(batch);
+            }
         }
         if self.progress.begin_sync() {
             self.log.sync();
         }
+        committed_here
     }
 
     /// Whether the forming batch waits, so that the log does not outgrow its bound. Removals never wait.

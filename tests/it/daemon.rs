@@ -319,6 +319,11 @@ impl Daemon {
         Ended { status, stdout: self.stdout.try_iter().collect(), stderr: self.stderr() }
     }
 
+    /// Number of the process, which is that of its first thread as well.
+    pub fn number(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Resident memory now, in bytes.
     pub fn memory(&self) -> u64 {
         self.status_figure("VmRSS:")

@@ -4,8 +4,9 @@
 //!
 //! `strace` makes the disk slow: each sync, or each write to the log, takes a quarter of a second.
 
-use crate::daemon::{Daemon, Store, words};
+use crate::daemon::{Daemon, Store, eventually, words};
 use std::ffi::OsString;
+use std::fs;
 use std::time::Instant;
 
 const DELAY_MICROSECONDS: u64 = 250_000;
@@ -86,4 +87,26 @@ fn what_a_reply_shows_is_on_disk_before_it_leaves() {
             "`{write}`, then `{question}` was answered {reply}; after kill -9, `{check}` is {recovered}"
         );
     }
+}
+
+#[test]
+fn who_is_alone_is_committed_for_by_the_thread_that_answers_and_nobody_else_is() {
+    let store = Store::new();
+    let log = store.beside("strace");
+    let tracer = ["strace", "-D", "-f", "-e", "trace=fdatasync", "-o"].map(OsString::from).into_iter();
+    let daemon = store.launch().under(&tracer.chain([log.clone().into()]).collect::<Vec<_>>()).start();
+    let by_the_engine = |line: &str| line.starts_with(&format!("{} ", daemon.number()));
+    let last_sync = || {
+        let trace = fs::read_to_string(&log).expect("a trace");
+        trace.lines().rfind(|line| line.contains("fdatasync(")).map(str::to_owned)
+    };
+    let (client, other) = (daemon.client(), daemon.client());
+    eventually("it is alone", || {
+        assert!(client.say("SET k v").starts_with("OK "));
+        last_sync().is_some_and(|line| by_the_engine(&line))
+    });
+    assert_eq!(other.say("PING"), "OK PONG");
+    assert!(client.say("SET k w").starts_with("OK "));
+    let in_company = last_sync().expect("a sync");
+    assert!(!by_the_engine(&in_company), "another one's reads would have waited: {in_company}");
 }
