@@ -25,8 +25,8 @@ pub fn run(options: &Options, caches: &[Cache], scratch: &Path) -> io::Result<()
     for (cache, &limit) in caches.iter().zip(&limits) {
         let mut row = vec![cache.name().to_owned(), mib(limit)];
         for pattern in Pattern::ALL {
-            eprintln!("hit ratio, {}, {}", pattern.name(), cache.name());
             let (hits, resident) = measure(options, *cache, limit, pattern, scratch)?;
+            eprintln!("hit ratio, {}, {}: {:.2}%", pattern.name(), cache.name(), hits.percent());
             row.extend([format!("{:.2}", hits.percent()), mib(resident)]);
         }
         rows.push(row);

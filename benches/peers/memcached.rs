@@ -37,7 +37,8 @@ impl Protocol for Text {
         let (line, length) = (&received[..end], end + 2);
         match line {
             b"STORED" => Ok(Some((Answer::Ok, length))),
-            b"END" => Ok(Some((Answer::Miss, length))),
+            // The error: its threads that make room did not keep up, so it did not store this one, and goes on.
+            b"END" | b"SERVER_ERROR out of memory storing object" => Ok(Some((Answer::Miss, length))),
             _ if line.starts_with(b"VALUE ") => {
                 // VALUE key flags bytes
                 let digits = line.rsplit(|byte| *byte == b' ').next().and_then(|digits| str::from_utf8(digits).ok());
