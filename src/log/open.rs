@@ -97,6 +97,7 @@ impl Unread {
                 Writer::resume(fs, options.segment_size, resume, recovered.next_version)?
             }
         };
+        let writer = if options.sync == SyncPolicy::Always { writer.synced_batch_by_batch() } else { writer };
         let ledger = Ledger::new(readings.iter().map(usage).collect());
         Ok((Ready { writer, sync: options.sync, ledger, fs: disk }, recovered))
     }

@@ -10,6 +10,10 @@
 //! synced, its directory entry too; then it is appended to. So a segment that has a successor is durable to its last
 //! byte, and whatever is wrong in it is damage and no torn tail.
 //!
+//! *Blocks.* What was sized ahead has blocks that were never written, and the first sync that covers one of them has to
+//! change the file system's own tables as well. Where every small batch is synced, zeros are therefore written ahead of them,
+//! over the zeros that stand there already: one such write spares a hundred syncs a third of their time.
+//!
 //! *The reserve.* One segment ahead, the spare, is always sized before a batch that stores something is taken. A
 //! batch that only removes may use it, so that a full disk can be emptied.
 
@@ -19,6 +23,11 @@ use super::fs::{File, Fs, is_no_space};
 use super::segment::{SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, unix_milliseconds};
 use std::io;
 use std::sync::Arc;
+
+/// Bytes of blocks that are written ahead at a time.
+const AHEAD: u64 = 256 << 10;
+/// Largest batch, in bytes, for which that is worth it: the more a sync writes, the less the tables weigh.
+const SMALL: u64 = 16 << 10;
 
 /// Why a batch was not appended.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +49,8 @@ struct Active {
     end: u64,
     /// How far the file is sized ahead.
     size: u64,
+    /// How far its blocks were written.
+    prepared: u64,
 }
 
 /// The next segment: sized, without a header.
@@ -85,6 +96,8 @@ pub struct Writer {
     last_now: u64,
     /// Whether nothing was written since the start.
     is_first: bool,
+    /// What is written ahead; empty where nothing is.
+    zeros: Vec<u8>,
 }
 
 impl Writer {
@@ -127,9 +140,15 @@ impl Writer {
             None => None,
         };
         let size = file.len().map_err(LogError::io("measure", &file_name(header.number)))?;
-        let active = Active { file, header, end, size };
-        let written = durable;
-        Ok(Writer { fs, segment_size, active, spare, link, written, durable, next_version, last_now, is_first: true })
+        let active = Active { file, header, end, size, prepared: end };
+        let (written, is_first, zeros) = (durable, true, Vec::new());
+        Ok(Writer { fs, segment_size, active, spare, link, written, durable, next_version, last_now, is_first, zeros })
+    }
+
+    /// From here on every batch is synced by itself: blocks are written ahead.
+    #[must_use]
+    pub fn synced_batch_by_batch(self) -> Writer {
+        Writer { zeros: vec![0; AHEAD as usize], ..self }
     }
 
     /// Writes a batch at the end of the log. It is durable after the next [`Writer::sync`].
@@ -154,6 +173,7 @@ impl Writer {
             Err(error) => return Err(LogError::io("write", &name)(error).into()),
         }
         self.active.end += length;
+        self.prepare(length)?;
         self.written = Durable { batch: self.link.number, version: batch.last_version().max(self.written.version) };
         self.link = next;
         self.next_version = self.next_version.max(batch.next_version());
@@ -220,6 +240,26 @@ impl Writer {
         self.durable
     }
 
+    /// Writes the blocks ahead, if a small batch has come to the end of those that were.
+    fn prepare(&mut self, length: u64) -> Result<(), LogError> {
+        let Active { file, end, size, prepared, header } = &mut self.active;
+        if *prepared >= *end || self.zeros.is_empty() {
+            return Ok(());
+        }
+        *prepared = *end;
+        let ahead = self.zeros.get(..AHEAD.min(size.saturating_sub(*end)) as usize).unwrap_or_default();
+        if length > SMALL || ahead.is_empty() {
+            return Ok(());
+        }
+        match file.write_at(ahead, *end) {
+            Ok(written) => *prepared += written as u64,
+            // It was for speed alone.
+            Err(error) if is_no_space(&error) => {}
+            Err(error) => return Err(LogError::io("write", &file_name(header.number))(error)),
+        }
+        Ok(())
+    }
+
     /// Finds room for `length` bytes: in the active segment, or in the next one.
     fn make_place(&mut self, length: u64, frees_room: bool) -> Result<(), AppendError> {
         let end = self.active.end + length;
@@ -261,7 +301,8 @@ impl Writer {
         };
         install_header(self.fs.as_ref(), spare.file.as_ref(), &header)?;
         let size = spare.file.len().map_err(LogError::io("measure", &file_name(header.number)))?;
-        self.active = Active { file: spare.file, header, end: SEGMENT_HEADER as u64, size };
+        let end = SEGMENT_HEADER as u64;
+        self.active = Active { file: spare.file, header, end, size, prepared: end };
         Ok(())
     }
 
@@ -269,7 +310,7 @@ impl Writer {
     fn cut_active(&mut self) -> Result<(), LogError> {
         let name = file_name(self.active.header.number);
         self.active.file.set_len(self.active.end).map_err(LogError::io("cut", &name))?;
-        self.active.size = self.active.end;
+        (self.active.size, self.active.prepared) = (self.active.end, self.active.end);
         self.sync()
     }
 
