@@ -2,6 +2,7 @@
 //!
 //! Knows neither ZeroMQ nor the engine nor the log: it is given frames and fills frames.
 
+mod bounds;
 pub mod frames;
 pub mod pickle;
 pub mod reply_frames;
