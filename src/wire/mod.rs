@@ -4,6 +4,7 @@
 
 mod bounds;
 pub mod frames;
+pub mod packed;
 pub mod pickle;
 pub mod reply_frames;
 
