@@ -64,6 +64,8 @@ mod loading;
 mod memory;
 /// One peer, one order: pipelines, many peers, peers that leave, peers that never read.
 mod order;
+/// The packed dialect: lists of commands, in order, each with its own reply.
+mod packed;
 /// What the README says: its client, its example, its flags, its links.
 mod readme;
 /// Segments that fill up: every sync mode, kills in between, batches larger than a segment.
