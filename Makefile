@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 SECONDS_PER_TARGET ?= 30
-FUZZ_TARGETS := log_segment log_roundtrip frames pickle
+FUZZ_TARGETS := log_segment log_roundtrip frames pickle packed
 PYTHON := .venv/bin/python3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What the tests use beside kvd's own needs: strace makes system calls fail.

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 pub const MAX_KEY: usize = 64 * 1024;
 /// Most frames of a message after its envelope.
 pub const MAX_BODY_FRAMES: usize = 128 * 1024;
+/// Most commands of a packed message.
+pub const MAX_PACKED_COMMANDS: usize = 4096;
 /// Most frames of an envelope, the empty one that ends it included.
 pub const MAX_ENVELOPE_FRAMES: usize = 16;
 /// Most bytes of an envelope's frames together.

@@ -4,7 +4,7 @@
 //! once, into the reply's frames.
 
 use super::{Call, Engine, View};
-use crate::command::Reply;
+use crate::command::{ErrorCode, Reply};
 use crate::mutation::Key;
 use crate::table::{Entry, Probe};
 
@@ -13,10 +13,18 @@ impl Engine {
         self.seen(call, key).inspect(|entry| entry.touch()).map_or(Reply::Miss, value)
     }
 
+    /// Refused where the values are too much for one message: one key may be named again and again.
     pub(super) fn get_many(&self, call: &mut Call<'_>, keys: &[Key<'_>]) -> Reply<'_> {
-        Reply::Values(
-            keys.iter().map(|&key| self.seen(call, key).inspect(|entry| entry.touch()).map(Entry::value)).collect(),
-        )
+        let seen = keys.iter().map(|&key| self.seen(call, key).inspect(|entry| entry.touch()).map(Entry::value));
+        let values: Vec<_> = seen.collect();
+        let bytes: usize = values.iter().flatten().map(|value| value.len()).sum();
+        let most = self.limits.max_message();
+        if bytes > most {
+            let message =
+                format!("values of {bytes} bytes together; the limit of a reply is {most}: ask for fewer keys");
+            return Reply::Error(ErrorCode::TooBig, message.into());
+        }
+        Reply::Values(values)
     }
 
     /// Counts every mention of a key: `EXISTS a a` is 2.

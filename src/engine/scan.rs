@@ -33,7 +33,7 @@ impl Engine {
         }
         let mut fresh = fresh.into_iter().peekable();
 
-        let mut page = Page { keys: Vec::new(), count, last: 0 };
+        let mut page = Page { keys: Vec::new(), count, room: self.limits.max_message(), last: 0 };
         let mut from = cursor;
         let mut effort = EFFORT.max(count);
         loop {
@@ -60,7 +60,7 @@ impl Engine {
                     return page.until(hash);
                 }
             }
-            if from == 0 || effort == 0 || page.keys.len() >= count {
+            if from == 0 || effort == 0 || page.is_full() {
                 return page.until(from);
             }
         }
@@ -72,6 +72,8 @@ struct Page<'e> {
     keys: Vec<&'e [u8]>,
     /// How many it aims at.
     count: usize,
+    /// How many bytes of keys there is room for: a page is one message.
+    room: usize,
     /// The hash of the last one.
     last: u64,
 }
@@ -79,12 +81,18 @@ struct Page<'e> {
 impl<'e> Page<'e> {
     /// Adds a key, unless the page is full: keys of one hash stay together, since a cursor can't point between them.
     fn takes(&mut self, hash: u64, entry: &'e Entry) -> bool {
-        if self.keys.len() >= self.count && self.last != hash {
+        let key = entry.key().bytes;
+        if (self.is_full() || key.len() > self.room) && self.last != hash {
             return false;
         }
-        self.keys.push(entry.key().bytes);
+        self.keys.push(key);
+        self.room = self.room.saturating_sub(key.len());
         self.last = hash;
         true
+    }
+
+    fn is_full(&self) -> bool {
+        self.keys.len() >= self.count || self.room == 0
     }
 
     fn until(self, cursor: u64) -> Reply<'e> {

@@ -3,7 +3,7 @@
 //! Knows how a [`Mutation`] is laid out (`docs/format.md`). Does not know batches, files or what a mutation
 //! does.
 //!
-//! This is the only place that uses bincode, in one configuration, on payloads whose length and checksum were
+//! This is the only place of the log that uses bincode, in one configuration, on payloads whose length and checksum were
 //! verified before; the crate can be replaced without touching a data directory.
 
 // What serde derives for an optional borrowed byte string.

@@ -3,11 +3,12 @@
 //! Knows what each waits for and how to say it in other words, and nothing of peers and sockets. Small frames stand
 //! one reply behind the other in a few large pieces of memory, so that a reply that waits costs no allocation of its own.
 
+use super::list::Waiting;
 use super::progress::{Durable, Wait};
 use crate::command::Reply;
 #[cfg(test)]
 use crate::engine::BatchId;
-use crate::wire::reply_frames::Parcel;
+use crate::wire::reply_frames::{Parcel, first_of};
 use crate::wire::{Dialect, ReplyFrames};
 use std::collections::VecDeque;
 
@@ -28,6 +29,8 @@ pub(super) struct Answer {
     pub dialect: Dialect,
     /// What must be durable before it may leave.
     pub wait: Wait,
+    /// Where it is a list, some of which waits: which parts of it, and for what.
+    pub waiting: Option<Box<Waiting>>,
 }
 
 /// What is known of a reply whose frames stand in the pieces.
@@ -43,6 +46,8 @@ struct Parked {
     frames: u32,
     large: u32,
     large_bytes: usize,
+    /// As in [`Answer`].
+    waiting: Option<Box<Waiting>>,
     /// What is said in its place.
     instead: Option<Box<ReplyFrames>>,
 }
@@ -51,7 +56,40 @@ impl Parked {
     /// Bytes of memory that the reply takes.
     fn memory(&self) -> usize {
         let instead = self.instead.as_ref().map_or(0, |instead| instead.packed().len() + instead.large_bytes());
-        size_of::<Parked>() + self.packed as usize + self.large_bytes + instead
+        let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.memory());
+        size_of::<Parked>() + self.packed as usize + self.large_bytes + instead + waiting
+    }
+
+    /// Says something else in its place, or in that of parts of it. `packed` are its frames as they came, `large` the
+    /// first of its large ones. Returns whether anything is new.
+    fn reword(
+        &mut self,
+        packed: &[u8],
+        large: Option<&Vec<u8>>,
+        reply: &Reply<'_>,
+        is_it: &mut impl FnMut(&mut Wait) -> bool,
+    ) -> bool {
+        let (envelope, body) = packed.split_at_checked(self.envelope.into()).unwrap_or_default();
+        let list = match &mut self.waiting {
+            None if is_it(&mut self.wait) => None,
+            None => return false,
+            Some(waiting) => {
+                let said = match &self.instead {
+                    None => first_of(body, large),
+                    Some(instead) => instead.frame_at(envelope.len()),
+                };
+                let Some(list) = waiting.reword(said.unwrap_or_default(), reply, is_it) else { return false };
+                self.wait = waiting.together();
+                Some(list)
+            }
+        };
+        let mut instead = ReplyFrames::from_packed(envelope);
+        match list {
+            Some(mut list) => instead.push_from(&mut list),
+            None => self.dialect.encode(reply, &mut instead),
+        }
+        self.instead = Some(Box::new(instead));
+        true
     }
 }
 
@@ -116,6 +154,7 @@ impl Backlog {
             frames: count as u32,
             large: (self.large.len() - large) as u32,
             large_bytes,
+            waiting: answer.waiting.take(),
             instead: None,
         };
         self.memory += reply.memory();
@@ -180,34 +219,34 @@ impl Backlog {
         self.replies.iter().map(|parked| parked.wait.batch).collect()
     }
 
-    /// Says something else in the place of those replies of whose wait `is_it` says so, and which it may change.
+    /// Says something else in the place of those replies, or parts of them, of whose wait `is_it` says so, and which it
+    /// may change.
     fn reword(&mut self, reply: &Reply<'_>, mut is_it: impl FnMut(&mut Wait) -> bool) {
-        let (mut pieces, mut start) = (self.pieces.iter(), self.start);
+        let (mut pieces, mut start, mut large) = (self.pieces.iter(), self.start, 0);
         let mut piece = pieces.next();
         for parked in &mut self.replies {
             if piece.is_some_and(|piece| piece.len() <= start) {
                 (piece, start) = (pieces.next(), 0);
             }
-            let envelope = start..start + usize::from(parked.envelope);
-            let envelope = piece.and_then(|piece| piece.get(envelope)).unwrap_or_default();
-            start += parked.packed as usize;
-            if is_it(&mut parked.wait) {
-                self.memory -= parked.memory();
-                let mut instead = ReplyFrames::from_packed(envelope);
-                parked.dialect.encode(reply, &mut instead);
-                parked.instead = Some(Box::new(instead));
-                self.memory += parked.memory();
+            let packed = start..start + parked.packed as usize;
+            let packed = piece.and_then(|piece| piece.get(packed)).unwrap_or_default();
+            let memory = parked.memory();
+            if parked.reword(packed, self.large.get(large), reply, &mut is_it) {
+                self.memory = self.memory - memory + parked.memory();
             }
+            start += parked.packed as usize;
+            large += parked.large as usize;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::list::List;
     use super::*;
     use crate::command::ErrorCode;
-    use crate::wire::Frame;
     use crate::wire::reply_frames::LARGE_FRAME;
+    use crate::wire::{Frame, packed};
     use proptest::prelude::*;
 
     /// A reply as it ought to come out, and what it waits for.
@@ -249,7 +288,7 @@ mod tests {
         for frame in frames {
             reply.push(frame);
         }
-        Answer { frames: reply, envelope, dialect: Dialect::Frames, wait: Wait::commit(batch) }
+        Answer { frames: reply, envelope, dialect: Dialect::Frames, wait: Wait::commit(batch), waiting: None }
     }
 
     fn pop_one(backlog: &mut Backlog, expected: &mut VecDeque<Expected>) {
@@ -297,6 +336,59 @@ mod tests {
             prop_assert_eq!((backlog.memory(), backlog.large.len()), (0, 0));
             prop_assert!(backlog.pieces.iter().all(|piece| piece.capacity() <= KEPT_PIECE));
         }
+    }
+
+    #[test]
+    fn lists_are_reworded_in_part_wherever_they_stand() {
+        let durable = Durable { committed: 1, synced: 1 };
+        let large = vec![7; LARGE_FRAME];
+        let value = Reply::Value { bytes: &large, version: 1, flags: 0 };
+        let flush = Wait { sweep: Some(9), ..Wait::commit(1) };
+        let mut backlog = Backlog::default();
+        let push_list = |backlog: &mut Backlog, replies: &[(&Reply<'_>, Wait)]| {
+            let mut list = List::default();
+            list.begin(replies.len());
+            for (reply, wait) in replies {
+                list.add(|bytes| {
+                    packed::encode(reply, bytes);
+                    *wait
+                });
+            }
+            let mut answer = answer(&[], 0);
+            answer.dialect = Dialect::Packed;
+            list.finish(&mut answer);
+            backlog.push(&mut answer);
+        };
+        backlog.push(&mut answer(&[large.clone(), large.clone()], 1));
+        push_list(
+            &mut backlog,
+            &[(&Reply::Number(0), flush), (&value, Wait::NOTHING), (&Reply::Done, Wait::commit(2))],
+        );
+        backlog.push(&mut answer(std::slice::from_ref(&large), 2));
+        push_list(&mut backlog, &[(&Reply::Done, Wait::commit(2)), (&Reply::Number(0), flush)]);
+        backlog.refuse(durable, &Reply::Miss);
+        backlog.fulfil(9, &Reply::Number(500));
+
+        let list = |replies: &[&Reply<'_>]| {
+            let mut list = Vec::new();
+            packed::begin(replies.len(), &mut list);
+            for reply in replies {
+                packed::encode(reply, &mut list);
+            }
+            list
+        };
+        let expected = [
+            vec![large.clone(), large.clone()],
+            vec![list(&[&Reply::Number(500), &value, &Reply::Miss])],
+            vec![b"MISS".to_vec()],
+            vec![list(&[&Reply::Miss, &Reply::Number(500)])],
+        ];
+        for frames in expected {
+            assert!(backlog.first_wait().is_some_and(|wait| durable.covers(wait)));
+            assert_eq!(bytes(backlog.first().expect("a reply"))[2..], frames);
+            backlog.pop();
+        }
+        assert_eq!((backlog.len(), backlog.memory(), backlog.large.len()), (0, 0, 0));
     }
 
     #[test]

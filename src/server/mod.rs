@@ -23,6 +23,7 @@ mod backlog;
 mod clock;
 mod compaction;
 mod company;
+mod list;
 mod loading;
 mod machine;
 mod monitor;

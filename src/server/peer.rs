@@ -214,7 +214,7 @@ mod tests {
         frames.push(b"");
         let envelope = frames.packed().len();
         frames.push(text);
-        Answer { frames, envelope, dialect: Dialect::Frames, wait }
+        Answer { frames, envelope, dialect: Dialect::Frames, wait, waiting: None }
     }
 
     fn settle(peer: &mut Peer, text: &[u8], wait: Wait, durable: Durable, room: &mut Room) -> Outcome {
@@ -267,7 +267,7 @@ mod tests {
     fn a_sync_waits_for_the_sync() {
         let (mut peer, mut room) = (Peer::new(), Room { left: 9, ..Room::default() });
         let written = Durable { committed: 1, synced: 0 };
-        settle(&mut peer, b"synced", Wait { synced: true, ..Wait::commit(1) }, written, &mut room);
+        settle(&mut peer, b"synced", Wait { synced: 1, ..Wait::commit(1) }, written, &mut room);
         assert_eq!(peer.release(b"peer", written, MOST, &mut room), Ok(Outcome::Waiting));
         assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Clear));
     }

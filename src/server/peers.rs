@@ -412,7 +412,7 @@ mod tests {
     fn settle(peers: &mut Peers, id: PeerId, bytes: usize, wait: Wait, door: &mut Door) {
         let mut frames = ReplyFrames::default();
         frames.push(&vec![7; bytes]);
-        let mut answer = Answer { frames, envelope: 0, dialect: Dialect::Frames, wait };
+        let mut answer = Answer { frames, envelope: 0, dialect: Dialect::Frames, wait, waiting: None };
         let (durable, now) = (Durable::default(), Instant::now());
         peers.settle(id, &mut answer, durable, door, now).unwrap();
         peers.release_ready(durable, door, now).unwrap();

@@ -10,8 +10,8 @@ use crate::engine::BatchId;
 pub(super) struct Wait {
     /// This batch and every one before it; 0 is none.
     pub batch: BatchId,
-    /// They must also have been synced, whatever the policy.
-    pub synced: bool,
+    /// This batch and every one before it must also have been synced, whatever the policy; 0 is none.
+    pub synced: BatchId,
     /// The flush of this version must also have been swept, since the reply tells how many keys it removed. Who hears
     /// of that puts the reply right, and takes this away.
     pub sweep: Option<u64>,
@@ -19,11 +19,20 @@ pub(super) struct Wait {
 
 impl Wait {
     /// Waits for nothing.
-    pub const NOTHING: Wait = Wait { batch: 0, synced: false, sweep: None };
+    pub const NOTHING: Wait = Wait { batch: 0, synced: 0, sweep: None };
 
     /// Waits until this batch is committed as the policy wants it.
     pub const fn commit(batch: BatchId) -> Wait {
-        Wait { batch, synced: false, sweep: None }
+        Wait { batch, synced: 0, sweep: None }
+    }
+
+    /// Waits for both. Of two sweeps it holds one: who has parts that wait for several remembers them itself.
+    pub fn and(self, other: Wait) -> Wait {
+        Wait {
+            batch: self.batch.max(other.batch),
+            synced: self.synced.max(other.synced),
+            sweep: other.sweep.or(self.sweep),
+        }
     }
 }
 
@@ -39,7 +48,7 @@ pub(super) struct Durable {
 impl Durable {
     /// Whether a reply that waits for this may leave.
     pub fn covers(self, wait: Wait) -> bool {
-        wait.sweep.is_none() && wait.batch <= if wait.synced { self.synced } else { self.committed }
+        wait.batch <= self.committed && wait.synced <= self.synced && wait.sweep.is_none()
     }
 }
 
@@ -120,14 +129,14 @@ impl Progress {
             None => self.durable.committed,
         };
         self.sync_wanted = self.sync_wanted.max(batch);
-        Wait { batch, synced: true, sweep: None }
+        Wait { batch, synced: batch, sweep: None }
     }
 
     /// What is to be waited for until everything that was committed so far is synced.
     pub fn want_committed_synced(&mut self) -> Wait {
         let batch = self.durable.committed;
         self.sync_wanted = self.sync_wanted.max(batch);
-        Wait { batch, synced: true, sweep: None }
+        Wait { batch, synced: batch, sweep: None }
     }
 
     /// Whether a sync is to begin now. If so, it is taken to have begun.
@@ -202,6 +211,18 @@ mod tests {
         progress.synced();
         assert!(progress.durable().covers(second));
         assert!(!progress.begin_sync());
+    }
+
+    #[test]
+    fn who_waits_for_two_things_waits_for_both() {
+        let sync_then_write = Wait { batch: 1, synced: 1, sweep: None }.and(Wait::commit(2));
+        assert!(!Durable { committed: 1, synced: 1 }.covers(sync_then_write));
+        assert!(!Durable { committed: 2, synced: 0 }.covers(sync_then_write));
+        assert!(Durable { committed: 2, synced: 1 }.covers(sync_then_write), "nobody asked for a sync of 2");
+        let flush = Wait { sweep: Some(7), ..Wait::commit(1) };
+        for both in [flush.and(Wait::commit(2)), Wait::commit(2).and(flush)] {
+            assert_eq!(both, Wait { sweep: Some(7), ..Wait::commit(2) });
+        }
     }
 
     #[test]

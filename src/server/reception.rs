@@ -6,6 +6,7 @@
 
 use super::backlog::Answer;
 use super::company::Company;
+use super::list::List;
 use super::monitor::Monitor;
 use super::peer::{Outlet, Standing};
 use super::peers::{PeerId, Peers, Released};
@@ -14,17 +15,18 @@ use super::request::Request;
 use super::router::{Held, Router, RouterError, Sent};
 use super::stats::Counters;
 use crate::command::{Command, ErrorCode, Limits, Reply};
-use crate::engine::View;
+use crate::engine::{BatchId, View};
 use crate::table::Swept;
 use crate::wire::reply_frames::Parcel;
-use crate::wire::{Dialect, ReplyFrames, WireError};
+use crate::wire::{Asked, Dialect, ReplyFrames, WireError, packed};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 use zmq::Message;
 
-/// Messages taken in one pass, so that the log's events and other peers' replies get their turn.
+/// Commands taken in one pass, and the rest of a packed message, so that the log's events and other peers' replies get
+/// their turn.
 const PASS: usize = 1024;
-/// Messages that are decoded before the first of them is answered, so that what they ask for is fetched from memory
+/// Commands that are decoded before the first of them is answered, so that what they ask for is fetched from memory
 /// for all of them at once.
 const AHEAD: usize = 16;
 /// Bytes of room for a reply that are kept for the next one.
@@ -58,6 +60,8 @@ pub(super) struct Reception {
     limits: Limits,
     /// Room for as many as are decoded ahead.
     requests: Vec<Request>,
+    /// The replies to a packed message.
+    list: List,
     answer: Answer,
     company: Company,
 }
@@ -67,7 +71,7 @@ struct Decoded<'r> {
     sender: PeerId,
     envelope: &'r [Message],
     dialect: Dialect,
-    command: Result<Command<'r>, WireError>,
+    asked: Result<Asked<'r>, WireError>,
 }
 
 impl Reception {
@@ -80,11 +84,13 @@ impl Reception {
             counters: Counters::new(started),
             limits,
             requests: std::iter::repeat_with(Request::new).take(AHEAD).collect(),
+            list: List::default(),
             answer: Answer {
                 frames: ReplyFrames::default(),
                 envelope: 0,
                 dialect: Dialect::Frames,
                 wait: Wait::NOTHING,
+                waiting: None,
             },
             company: Company::new(started),
         })
@@ -105,14 +111,15 @@ impl Reception {
         self.peers.any_departed()
     }
 
-    /// Takes in what has arrived, a bounded number of messages, and answers it. Tells whether a reply that
+    /// Takes in what has arrived, a bounded number of commands, and answers it. Tells whether a reply that
     /// could have left found no room.
     pub fn receive(&mut self, answers: &mut impl Answers, now: Instant) -> Result<bool, RouterError> {
         self.company.begin_pass();
-        for _ in 0..PASS / AHEAD {
-            let taken = self.take_in()?;
-            self.answer(taken, answers, now)?;
-            if taken < AHEAD {
+        let mut commands = 0;
+        while commands < PASS {
+            let (taken, more) = self.take_in()?;
+            commands += self.answer(taken, answers, now)?;
+            if !more {
                 self.peers.tidy(now);
                 break;
             }
@@ -150,36 +157,44 @@ impl Reception {
         self.router.close(linger_ms)
     }
 
-    /// Takes in the next messages that have arrived; how many.
-    fn take_in(&mut self) -> Result<usize, RouterError> {
+    /// Takes in the next messages that have arrived: how many, and whether there may be more. A packed one ends it, since it
+    /// is worth many others.
+    fn take_in(&mut self) -> Result<(usize, bool), RouterError> {
         for (taken, request) in self.requests.iter_mut().enumerate() {
             if !self.router.receive(request)? {
-                return Ok(taken);
+                return Ok((taken, false));
+            }
+            if Dialect::of(&request.body) == Dialect::Packed {
+                return Ok((taken + 1, true));
             }
         }
-        Ok(self.requests.len())
+        Ok((self.requests.len(), true))
     }
 
-    /// Answers so many requests, in the order in which they came.
-    fn answer(&mut self, taken: usize, answers: &mut impl Answers, now: Instant) -> Result<(), RouterError> {
+    /// Answers so many requests, in the order in which they came. Returns how many commands they count for.
+    fn answer(&mut self, taken: usize, answers: &mut impl Answers, now: Instant) -> Result<usize, RouterError> {
         let mut requests = std::mem::take(&mut self.requests);
         let mut all: [Option<Decoded<'_>>; AHEAD] = [const { None }; AHEAD];
         for (request, decoded) in requests.iter_mut().zip(&mut all).take(taken) {
             *decoded = self.decode(request, now);
-            let Some(Decoded { sender, command, .. }) = decoded else { continue };
+            let Some(Decoded { sender, asked, .. }) = decoded else { continue };
             self.company.heard(*sender, now);
-            if let Ok(command) = command {
+            if let Ok(Asked::One(command)) = asked {
                 answers.foresee(command);
             }
         }
+        let mut commands = taken;
         for decoded in all.into_iter().flatten() {
+            if let Ok(Asked::List(list)) = &decoded.asked {
+                commands += list.len();
+            }
             self.handle(decoded, answers, now)?;
         }
         for request in requests.iter_mut().take(taken) {
             request.clear();
         }
         self.requests = requests;
-        Ok(())
+        Ok(commands)
     }
 
     /// Decodes a request, unless there is nobody to answer.
@@ -190,63 +205,44 @@ impl Reception {
         }
         let sender = self.whose(request, now);
         let Request { envelope, body, fault, key, .. } = request;
-        let (dialect, command) = if let Some(fault) = fault {
+        let (dialect, asked) = if let Some(fault) = fault {
             (Dialect::Frames, Err(fault.error()))
         } else {
             let dialect = Dialect::of(body);
             (dialect, dialect.decode(body, &self.limits, key))
         };
-        Some(Decoded { sender, envelope, dialect, command })
+        Some(Decoded { sender, envelope, dialect, asked })
     }
 
     fn handle(&mut self, request: Decoded<'_>, answers: &mut impl Answers, now: Instant) -> Result<(), RouterError> {
-        let Decoded { sender, envelope, dialect, command } = request;
+        let Decoded { sender, envelope, dialect, asked } = request;
         if matches!(self.peers.standing(sender), Standing::CutOff | Standing::DepartedCutOff) {
             self.counters.discarded += 1;
             return Ok(());
         }
-        let frames = &mut self.answer.frames;
-        frames.clear(KEPT_REPLY);
+        let Reception { answer, list, counters, peers, limits, .. } = self;
+        answer.frames.clear(KEPT_REPLY);
         for frame in envelope {
-            frames.push(frame);
+            answer.frames.push(frame);
         }
-        self.answer.envelope = frames.packed().len();
-        self.answer.dialect = dialect;
-        let newest = self.peers.newest(sender);
-        let view = if newest > answers.durable().committed { View::Pending } else { View::Durable };
-        self.answer.wait = match command {
-            Ok(command) => self.execute(&command, answers, view),
+        answer.envelope = answer.frames.packed().len();
+        answer.dialect = dialect;
+        answer.waiting = None;
+        let mut desk = Desk { newest: peers.newest(sender), answers, counters, peers };
+        match asked {
+            Ok(Asked::One(command)) => {
+                answer.wait = desk.answer(&command, &mut |reply| dialect.encode(reply, &mut answer.frames));
+            }
+            Ok(Asked::List(commands)) => {
+                desk.answer_list(commands, limits.max_message(), list);
+                list.finish(answer);
+            }
             Err(error) => {
-                self.counters.refused();
-                dialect.encode(&error.reply(), &mut self.answer.frames);
-                Wait::NOTHING
+                answer.wait = desk.refuse(error, &mut |reply| dialect.encode(reply, &mut answer.frames));
             }
-        };
-        self.peers.settle(sender, &mut self.answer, answers.durable(), &mut self.router, now)
-    }
-
-    /// Has a command answered.
-    fn execute(&mut self, command: &Command<'_>, answers: &mut impl Answers, view: View) -> Wait {
-        let Reception { answer, counters, peers, .. } = self;
-        counters.command(command);
-        let mut encode = |reply: &Reply<'_>| answer.dialect.encode(reply, &mut answer.frames);
-        match command {
-            Command::Ping => {
-                encode(&Reply::Pong);
-                Wait::NOTHING
-            }
-            Command::Version => {
-                encode(&Reply::Version);
-                Wait::NOTHING
-            }
-            Command::Stats => {
-                let mut figures = counters.figures(peers);
-                answers.figures(&mut figures);
-                encode(&Reply::Stats(figures));
-                Wait::NOTHING
-            }
-            _ => answers.answer(command, view, &mut encode),
         }
+        let durable = desk.answers.durable();
+        self.peers.settle(sender, &mut self.answer, durable, &mut self.router, now)
     }
 
     /// The peer that sent the request.
@@ -273,4 +269,80 @@ impl Reception {
             self.peers.disconnected(descriptor, now);
         }
     }
+}
+
+/// Where the commands of one message are answered.
+struct Desk<'r, A> {
+    answers: &'r mut A,
+    counters: &'r mut Counters,
+    peers: &'r Peers,
+    /// The newest batch that the peer wrote to or saw. Until that is durable, what it does next must see it.
+    newest: BatchId,
+}
+
+impl<A: Answers> Desk<'_, A> {
+    /// Has a command answered, by calling `encode` once, and tells what the answer waits for.
+    fn answer(&mut self, command: &Command<'_>, encode: &mut dyn FnMut(&Reply<'_>)) -> Wait {
+        self.counters.command(command);
+        let wait = match command {
+            Command::Ping => {
+                encode(&Reply::Pong);
+                Wait::NOTHING
+            }
+            Command::Version => {
+                encode(&Reply::Version);
+                Wait::NOTHING
+            }
+            Command::Stats => {
+                let mut figures = self.counters.figures(self.peers);
+                self.answers.figures(&mut figures);
+                encode(&Reply::Stats(figures));
+                Wait::NOTHING
+            }
+            _ => {
+                let pending = self.newest > self.answers.durable().committed;
+                self.answers.answer(command, if pending { View::Pending } else { View::Durable }, encode)
+            }
+        };
+        self.newest = self.newest.max(wait.batch);
+        wait
+    }
+
+    /// Answers what is no command.
+    fn refuse(&mut self, error: WireError, encode: &mut dyn FnMut(&Reply<'_>)) -> Wait {
+        self.counters.refused();
+        encode(&error.reply());
+        Wait::NOTHING
+    }
+
+    /// Has the commands of a packed message answered, one after the other. Once the replies have reached `most` bytes,
+    /// those that follow are not executed.
+    fn answer_list(&mut self, mut commands: packed::Commands<'_>, most: usize, into: &mut List) {
+        into.begin(commands.len());
+        while commands.len() > 0 {
+            let ahead: [_; AHEAD] = std::array::from_fn(|_| {
+                let command = commands.next()?;
+                if let Ok(command) = &command {
+                    self.answers.foresee(command);
+                }
+                Some(command)
+            });
+            for command in ahead.into_iter().flatten() {
+                let command = if into.len() < most { command } else { Err(too_much(most)) };
+                into.add(|bytes| {
+                    let mut encode = |reply: &Reply<'_>| packed::encode(reply, bytes);
+                    match command {
+                        Ok(command) => self.answer(&command, &mut encode),
+                        Err(error) => self.refuse(error, &mut encode),
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The refusal of a command whose list of replies is full.
+fn too_much(most: usize) -> WireError {
+    let message = format!("the replies before this one have {most} bytes, the limit of a message: send it again");
+    WireError::new(ErrorCode::TooBig, message)
 }

@@ -2,7 +2,9 @@
 //!
 //! Knows neither ZeroMQ nor the engine nor the log: it is given frames and fills frames.
 
+mod bounds;
 pub mod frames;
+pub mod packed;
 pub mod pickle;
 pub mod reply_frames;
 
@@ -41,14 +43,28 @@ pub enum Dialect {
     Frames,
     /// The tutorial's: one frame, a pickled tuple.
     Pickle,
+    /// One frame, a list of commands.
+    Packed,
+}
+
+/// What a message asks.
+#[derive(Debug)]
+pub enum Asked<'a> {
+    /// One command.
+    One(Command<'a>),
+    /// The commands of a packed message.
+    List(packed::Commands<'a>),
 }
 
 impl Dialect {
-    /// The dialect of a body, by its first byte: `0x80` or `(` begins a pickle. (`0x01` is kept for the
-    /// packed dialect.)
+    /// The dialect of a body, by its first byte: `0x80` or `(` begins a pickle, `0x01` a packed message.
     pub fn of(body: &[impl DerefMut<Target = [u8]>]) -> Dialect {
         match body {
-            [only] if matches!(only.first(), Some(0x80 | b'(')) => Dialect::Pickle,
+            [only] => match only.first() {
+                Some(0x80 | b'(') => Dialect::Pickle,
+                Some(&packed::MARK) => Dialect::Packed,
+                _ => Dialect::Frames,
+            },
             _ => Dialect::Frames,
         }
     }
@@ -65,21 +81,26 @@ impl Dialect {
         body: &'a mut [impl DerefMut<Target = [u8]>],
         limits: &Limits,
         scratch: &'a mut Vec<u8>,
-    ) -> Result<Command<'a>, WireError> {
-        match self {
-            Dialect::Frames => frames::decode(body, limits),
-            Dialect::Pickle => match body {
-                [message] => pickle::decode(message, limits, scratch),
-                _ => Err(WireError::new(ErrorCode::BadArgument, "a pickled request is one frame")),
-            },
+    ) -> Result<Asked<'a>, WireError> {
+        match (self, body) {
+            (Dialect::Frames, body) => frames::decode(body, limits).map(Asked::One),
+            (Dialect::Pickle, [message]) => pickle::decode(message, limits, scratch).map(Asked::One),
+            (Dialect::Packed, [message]) => packed::decode(message, limits).map(Asked::List),
+            (Dialect::Pickle | Dialect::Packed, _) => Err(bounds::bad("a pickled or packed request is one frame")),
         }
     }
 
-    /// Appends the frames of a reply in this dialect.
+    /// Appends the frames of a reply in this dialect. In the packed one it is a list of one.
     pub fn encode(self, reply: &Reply<'_>, into: &mut ReplyFrames) {
         match self {
             Dialect::Frames => frames::encode(reply, into),
             Dialect::Pickle => pickle::encode(reply, into),
+            Dialect::Packed => {
+                let mut list = Vec::new();
+                packed::begin(1, &mut list);
+                packed::encode(reply, &mut list);
+                into.push_from(&mut list);
+            }
         }
     }
 }

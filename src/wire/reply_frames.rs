@@ -66,6 +66,17 @@ impl ReplyFrames {
         }
     }
 
+    /// Appends a frame that is made already: takes it over if it is large, else copies it and leaves its room.
+    pub fn push_from(&mut self, frame: &mut Vec<u8>) {
+        if frame.len() < LARGE_FRAME {
+            return self.push(frame);
+        }
+        self.count += 1;
+        self.large_bytes += frame.len();
+        self.packed.extend_from_slice(&LARGE.to_le_bytes());
+        self.large.push_back(std::mem::take(frame));
+    }
+
     /// Appends a frame that is a number in ASCII decimal.
     pub fn push_number(&mut self, number: impl itoa::Integer) {
         self.push(itoa::Buffer::new().format(number).as_bytes());
@@ -84,6 +95,11 @@ impl ReplyFrames {
     /// The packed frames.
     pub fn packed(&self) -> &[u8] {
         &self.packed
+    }
+
+    /// The frame behind so many packed bytes, in which no frame is large.
+    pub fn frame_at(&self, packed: usize) -> Option<&[u8]> {
+        first_of(self.packed.get(packed..)?, self.large.front())
     }
 
     /// Bytes of the large frames together.
@@ -115,6 +131,15 @@ impl ReplyFrames {
     /// The frames, first to last. Large ones are taken out, so that this can be had once.
     pub fn parcel(&mut self) -> Parcel<'_> {
         Parcel { packed: &self.packed, large: &mut self.large, large_bytes: self.large_bytes, count: self.count }
+    }
+}
+
+/// The first of packed frames, to be looked at. `large` is the next one that has a buffer of its own.
+pub fn first_of<'a>(packed: &'a [u8], large: Option<&'a Vec<u8>>) -> Option<&'a [u8]> {
+    let (length, rest) = packed.split_first_chunk::<2>()?;
+    match u16::from_le_bytes(*length) {
+        LARGE => large.map(Vec::as_slice),
+        length => rest.get(..usize::from(length)),
     }
 }
 
@@ -213,6 +238,23 @@ mod tests {
         assert_eq!(reply.len(), 2);
         reply.push(b"OK");
         assert!(reply.parcel().eq([Frame::Small(b"id"), Frame::Small(b""), Frame::Small(b"OK")]));
+    }
+
+    #[test]
+    fn a_frame_that_is_made_is_taken_over_or_copied() {
+        let mut reply = ReplyFrames::default();
+        let (mut small, mut large) = (vec![7; 3], vec![8; LARGE_FRAME]);
+        let stands = large.as_ptr();
+        reply.push_from(&mut small);
+        reply.push_from(&mut large);
+        assert_eq!((small.len(), large.capacity(), reply.large_bytes()), (3, 0, LARGE_FRAME));
+        assert_eq!(reply.frame_at(0), Some(&[7; 3][..]));
+        assert_eq!(reply.frame_at(5), Some(&[8; LARGE_FRAME][..]));
+        assert_eq!(reply.frame_at(7), None);
+        let mut parcel = reply.parcel();
+        assert_eq!(parcel.next(), Some(Frame::Small(&[7; 3])));
+        let Some(Frame::Large(large)) = parcel.next() else { panic!("a large frame") };
+        assert_eq!(large.as_ptr(), stands);
     }
 
     #[test]

@@ -184,6 +184,19 @@ fn del_exists_and_mget() {
 }
 
 #[test]
+fn one_mget_is_at_most_one_message() {
+    let mut store = Store::new();
+    let (most, key) = (LIMITS.max_message(), Key::bytes(b"k"));
+    let value = vec![b'v'; most / 10];
+    store.evaluate(View::Pending, &Command::Set { key, value: &value, options: SetOptions::default() });
+    let times = |times| Command::GetMany { keys: vec![key; times] };
+    assert!(store.evaluate(View::Pending, &times(10)).0.starts_with("OK "));
+    let (reply, after) = store.evaluate(View::Pending, &times(11));
+    assert!(reply.starts_with("ERR TOOBIG ") && reply.contains(&most.to_string()), "{reply:.100}");
+    assert!(after.is_some(), "it rests on what it saw");
+}
+
+#[test]
 fn in_mset_the_later_pair_wins() {
     let mut store = Store::new();
     assert_eq!(store.ask("MSET a 1 b 2 a 3"), "OK 3");

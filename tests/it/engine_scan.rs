@@ -130,6 +130,32 @@ fn a_rare_prefix_gives_short_pages_rather_than_a_long_wait() {
 }
 
 #[test]
+fn a_page_of_long_keys_is_at_most_one_message() {
+    let limits = Limits { max_value: 1 };
+    let mut engine = Engine::new(Table::new(11), 1, limits);
+    let keys: BTreeSet<String> = (0..60).map(|number| format!("{number:060000}")).collect();
+    for (number, key) in keys.iter().enumerate() {
+        set(&mut engine, key);
+        if number == 30 {
+            commit(&mut engine);
+        }
+    }
+    let (mut cursor, mut seen) = (0, Vec::new());
+    loop {
+        let (next, page) = page(&mut engine, cursor, "", 10_000, View::Pending);
+        assert!(page.iter().map(String::len).sum::<usize>() <= limits.max_message());
+        assert!(next == 0 || page.len() > 10, "no page is shorter than it has to be");
+        seen.extend(page);
+        if next == 0 {
+            break;
+        }
+        cursor = next;
+    }
+    assert_eq!(seen.len(), keys.len());
+    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), keys);
+}
+
+#[test]
 fn an_arbitrary_cursor_is_harmless() {
     let mut engine = engine();
     for number in 0..100 {

@@ -80,12 +80,12 @@ fn a_taken_port_is_refused_by_name() {
 }
 
 /// A file system of a few megabytes, unmounted in the end.
-struct SmallDisk {
+pub struct SmallDisk {
     mount_point: PathBuf,
 }
 
 impl SmallDisk {
-    fn mount(store: &Store, size: &str) -> SmallDisk {
+    pub fn mount(store: &Store, size: &str) -> SmallDisk {
         let mount_point = store.beside("small-disk");
         fs::create_dir(&mount_point).expect("a mount point");
         let mut command = Command::new("mount");
@@ -95,7 +95,7 @@ impl SmallDisk {
         SmallDisk { mount_point }
     }
 
-    fn data_dir(&self) -> PathBuf {
+    pub fn data_dir(&self) -> PathBuf {
         self.mount_point.join("data")
     }
 }

@@ -2,6 +2,9 @@
 //! environment variables, what may be bound, and what signals do.
 
 use crate::daemon::{Client, Daemon, PATIENCE, Store};
+use crate::packed_codec::{self, Told};
+use kvd::command::Command;
+use kvd::mutation::Key;
 use rustix::process::Signal;
 use std::path::Path;
 use std::time::Instant;
@@ -36,17 +39,31 @@ fn a_replay_in_progress_answers() {
 
     // Connected before there is a daemon, so that the first request is there as soon as it listens.
     let client = Client::dealer(&store.ipc_endpoint());
-    let ask = || ["PING", "GET key-7", "SET new v", "VERSION", "STATS"].map(|request| client.send_words(request));
+    let key = Key::bytes(b"key-7");
+    let list = packed_codec::message(&[Command::Ping, Command::Get { key }, Command::Version, Command::Stats]);
+    let ask = || {
+        for request in ["PING", "GET key-7", "SET new v", "VERSION", "STATS"] {
+            client.send_words(request);
+        }
+        client.send(&[&list]);
+    };
     ask();
     let mut daemon = store.launch().segment_size("8MiB").bind(&store.ipc_endpoint()).spawn();
     let deadline = Instant::now() + PATIENCE;
-    let mut shown = Vec::new();
+    let (mut shown, mut lists_refused) = (Vec::new(), 0);
     loop {
         assert!(Instant::now() < deadline, "the replay never ends");
         assert_eq!(client.hear(), "OK PONG");
         let (get, set) = (client.hear(), client.hear());
         assert_eq!(client.hear(), format!("OK {} 1", env!("CARGO_PKG_VERSION")));
         assert!(client.hear().starts_with("OK "), "STATS answers as ever");
+        let told = packed_codec::replies(&client.recv().concat()).expect("a list of replies");
+        let [Told::Pong, packed_get, Told::Version { .. }, Told::Stats(_)] = &told[..] else { panic!("{told:?}") };
+        if let Told::Error { code, message } = packed_get {
+            assert_eq!(code, "LOADING");
+            assert!(percentage(message).is_some(), "no percentage: {message}");
+            lists_refused += 1;
+        }
         for reply in [&get, &set] {
             if reply.starts_with("ERR") {
                 assert!(reply.starts_with("ERR LOADING "), "{reply}");
@@ -60,6 +77,7 @@ fn a_replay_in_progress_answers() {
     }
     daemon.wait_ready();
     assert!(!shown.is_empty(), "{KEYS} keys were loaded before the first request was answered");
+    assert!(lists_refused > 0, "a list of commands is asked for patience as well");
     assert!(shown.is_sorted() && shown.iter().all(|percentage| *percentage <= 100), "{shown:?}");
     assert!([KEYS, KEYS + 1].map(|count| format!("OK {count}")).contains(&client.say("COUNT")));
 }

@@ -22,6 +22,8 @@ mod log_damage;
 mod log_golden;
 /// A log with a memory of what was written, which the others share.
 mod log_store;
+/// The packed dialect: each command and reply, byte by byte, and what is refused.
+mod packed_bytes;
 /// The whole store on a fake disk, against a model: commands, commits, compaction, crashes and clocks in any order.
 mod store_model;
 /// The table's count of its memory against the allocator's.
@@ -33,6 +35,9 @@ mod pickle;
 /// The store of `store_model`, and the model that it is held against.
 mod store_judge;
 mod store_under_test;
+
+/// The packed dialect as a client has it.
+mod packed_codec;
 
 /// The helpers: a daemon to hit, and peers to hit it with.
 mod daemon;
@@ -59,6 +64,8 @@ mod loading;
 mod memory;
 /// One peer, one order: pipelines, many peers, peers that leave, peers that never read.
 mod order;
+/// The packed dialect: lists of commands, in order, each with its own reply.
+mod packed;
 /// What the README says: its client, its example, its flags, its links.
 mod readme;
 /// Segments that fill up: every sync mode, kills in between, batches larger than a segment.

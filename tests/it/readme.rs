@@ -11,13 +11,14 @@ use std::process::Command;
 /// The address that the README's examples go to.
 const SHOWN: &str = "127.0.0.1:43000";
 
-fn text_of(file: &str) -> String {
+/// What a file of the repository says.
+pub fn text_of(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file))
         .unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
 /// What stands between the fences of this language, in order.
-fn fenced(text: &str, language: &str) -> Vec<String> {
+pub fn fenced(text: &str, language: &str) -> Vec<String> {
     let opening = format!("\n```{language}\n");
     text.split(&opening).skip(1).map(|rest| rest.split("```").next().expect("a first part").to_owned()).collect()
 }
@@ -32,7 +33,7 @@ fn session(readme: &str, begins: &str, ends: &str) -> (String, String) {
 }
 
 /// What Python prints.
-fn printed_by(arguments: &[&str]) -> String {
+pub fn printed_by(arguments: &[&str]) -> String {
     let output = Command::new(python()).args(arguments).output();
     let output = output.unwrap_or_else(|error| panic!("{} does not run: {error}", python().display()));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

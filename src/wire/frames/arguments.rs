@@ -1,23 +1,16 @@
-//! What single frames may be: keys, values, numbers, the options of a SET.
+//! What single frames may be: numbers, the options of a SET.
 //!
 //! Knows no verb but SET, whose options are a small language of their own.
 
-use crate::command::{Condition, ErrorCode, Expiry, Limits, MAX_KEY, SetOptions};
+use crate::command::{Condition, Expiry, SetOptions};
 use crate::decimal;
-use crate::mutation::{Key, PICKLED};
+use crate::mutation::PICKLED;
 use crate::wire::WireError;
+use crate::wire::bounds::{LAST_MILLISECOND, bad};
 use std::ops::Deref;
 
 /// Most bytes of a message that an error repeats.
 const QUOTED: usize = 32;
-
-/// Unix times and spans in milliseconds end here, so that they fit a signed integer everywhere.
-const LAST_MILLISECOND: u64 = i64::MAX as u64;
-
-/// A refusal with `BADARG`.
-pub fn bad(message: impl Into<std::borrow::Cow<'static, str>>) -> WireError {
-    WireError::new(ErrorCode::BadArgument, message)
-}
 
 /// Bytes from a message as an error may repeat them: quoted, escaped, cut after 32 bytes.
 pub fn quote(bytes: &[u8]) -> String {
@@ -26,30 +19,6 @@ pub fn quote(bytes: &[u8]) -> String {
         _ => (bytes, ""),
     };
     format!("\"{}{more}\"", shown.escape_ascii())
-}
-
-/// A key: 1 to [`MAX_KEY`] bytes.
-pub fn key(bytes: &[u8]) -> Result<Key<'_>, WireError> {
-    match bytes.len() {
-        0 => Err(bad("a key has at least 1 byte")),
-        1..=MAX_KEY => Ok(Key::bytes(bytes)),
-        length => Err(too_big("key", length, MAX_KEY)),
-    }
-}
-
-/// The start of keys: up to [`MAX_KEY`] bytes, and empty for all of them.
-pub fn prefix(bytes: &[u8]) -> Result<&[u8], WireError> {
-    if bytes.len() > MAX_KEY { Err(too_big("prefix", bytes.len(), MAX_KEY)) } else { Ok(bytes) }
-}
-
-/// A value, within the limit.
-pub fn value(bytes: &[u8], limits: Limits) -> Result<&[u8], WireError> {
-    let limit = limits.max_value;
-    if bytes.len() > limit { Err(too_big("value", bytes.len(), limit)) } else { Ok(bytes) }
-}
-
-fn too_big(what: &str, length: usize, limit: usize) -> WireError {
-    WireError::new(ErrorCode::TooBig, format!("a {what} of {length} bytes; the limit is {limit}"))
 }
 
 /// A number from 0 to `most`.

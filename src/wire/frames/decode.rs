@@ -3,10 +3,11 @@
 //! Knows how many frames a verb takes and in which order; what a single frame may be is for `arguments` to say. Keys and
 //! values are borrowed, never copied.
 
-use super::arguments::{Options, bad, key, number, once, prefix, quote, set_options, signed, time_to_live, value};
+use super::arguments::{Options, number, once, quote, set_options, signed, time_to_live};
 use crate::command::{Command, DEFAULT_SCAN_COUNT, End, ErrorCode, Limits, MAX_BODY_FRAMES, MAX_SCAN_COUNT};
 use crate::mutation::Key;
 use crate::wire::WireError;
+use crate::wire::bounds::{bad, key, prefix, value};
 use std::ops::Deref;
 
 const SET: &str = "SET key value [TTL milliseconds | AT unix-milliseconds] [NX | XX | IF version] [FLAGS n] [PICKLED]";
