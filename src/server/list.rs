@@ -89,6 +89,8 @@ impl Waiting {
 #[derive(Debug, Default)]
 pub(super) struct List {
     bytes: Vec<u8>,
+    /// Bytes of the last list, whose buffer may have gone with it: the next one will be as long, or nearly.
+    usual: usize,
     waiting: Waiting,
 }
 
@@ -97,6 +99,7 @@ impl List {
     pub fn begin(&mut self, replies: usize) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_LIST);
+        self.bytes.reserve(self.usual + self.usual / 4);
         self.waiting.0.clear();
         packed::begin(replies, &mut self.bytes);
     }
@@ -115,6 +118,7 @@ impl List {
 
     /// Moves it into the answer to its message.
     pub fn finish(&mut self, answer: &mut Answer) {
+        self.usual = self.bytes.len().min(KEPT_LIST);
         answer.frames.push_from(&mut self.bytes);
         answer.wait = self.waiting.together();
         answer.waiting = (!self.waiting.0.is_empty()).then(|| Box::new(self.waiting.clone()));
