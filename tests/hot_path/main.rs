@@ -120,7 +120,7 @@ fn a_set_costs_one_allocation_and_a_get_none() {
     peer.connect(&endpoint).expect("an endpoint");
 
     let all = |request: &dyn Fn(usize) -> Vec<Vec<u8>>| (0..COMMANDS).map(request).collect::<Vec<_>>();
-    let packed_sets = || {
+    let lists_of_sets = || {
         let mut n = 0;
         let message = |_| {
             packed(100, |body| {
@@ -133,7 +133,7 @@ fn a_set_costs_one_allocation_and_a_get_none() {
         };
         (0..COMMANDS / 100).map(message).collect::<Vec<_>>()
     };
-    let packed_gets = || {
+    let gets_in_lists = || {
         let mut n = 0;
         let message = |_| {
             packed(100, |body| {
@@ -145,14 +145,14 @@ fn a_set_costs_one_allocation_and_a_get_none() {
         (0..COMMANDS / 100).map(message).collect::<Vec<_>>()
     };
     // Once uncounted: tables and buffers grow to what they need.
-    for requests in [all(&set), all(&get), packed_sets(), packed_gets()] {
+    for requests in [all(&set), all(&get), lists_of_sets(), gets_in_lists()] {
         allocations(&peer, COMMANDS, &requests);
     }
     let figures = [
         ("SET", all(&set), 1.6),
         ("GET", all(&get), 0.05),
-        ("packed SET", packed_sets(), 1.1),
-        ("packed GET", packed_gets(), 0.05),
+        ("packed SET", lists_of_sets(), 1.1),
+        ("packed GET", gets_in_lists(), 0.05),
     ];
     for (name, requests, most) in figures {
         let each = allocations(&peer, COMMANDS, &requests);
