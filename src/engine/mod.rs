@@ -137,7 +137,7 @@ impl Engine {
         if let Some(reply) = self.memory_refusal(command) {
             return Evaluation { reply, after: None, sweep: None };
         }
-        if view == View::Pending || looks_up(command) {
+        if looks_up(command, view) {
             self.overlay.index();
         }
         let mut call = Call { now, view, after: None, sweep: None, record };
@@ -251,13 +251,15 @@ impl Engine {
     }
 }
 
-/// Whether a command that writes asks first what there is; a read asks for what its view shows.
-fn looks_up(command: &Command<'_>) -> bool {
-    use Command::{Delete, Extend, Flush, GetDelete, Increment, Set, Touch};
+/// Whether a command asks what is pending: a read where its view shows that, and every write but those that store whatever
+/// is there.
+fn looks_up(command: &Command<'_>, view: View) -> bool {
+    use Command::{Delete, Extend, Flush, GetDelete, Increment, Set, SetMany, Touch};
     match command {
         Set { options, .. } => options.condition != Condition::Always,
+        SetMany { .. } => false,
         Delete { .. } | GetDelete { .. } | Increment { .. } | Extend { .. } | Touch { .. } | Flush { .. } => true,
-        _ => false,
+        _ => view == View::Pending,
     }
 }
 
