@@ -2,6 +2,7 @@
 
 use clap::Parser as _;
 use kvd::cli::{Flags, Tool};
+use kvd::tools::bench::session;
 use kvd::tools::check::{self, Finding};
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -36,10 +37,16 @@ fn main() -> ExitCode {
 }
 
 fn run_tool(tool: &Tool) -> ExitCode {
-    let Tool::Check { dir } = tool;
-    match check::check(dir, &mut std::io::stdout().lock()) {
-        Ok(finding) => ExitCode::from(finding.exit_code()),
-        Err(error) => complain(&format!("can't write the report: {error}"), Finding::Unreadable.exit_code()),
+    let mut out = std::io::stdout().lock();
+    match tool {
+        Tool::Check { dir } => match check::check(dir, &mut out) {
+            Ok(finding) => ExitCode::from(finding.exit_code()),
+            Err(error) => complain(&format!("can't write the report: {error}"), Finding::Unreadable.exit_code()),
+        },
+        Tool::Bench(flags) => match flags.validate() {
+            Ok(settings) => ExitCode::from(session::run(&settings, &mut out)),
+            Err(error) => complain(&error.to_string(), USAGE),
+        },
     }
 }
 

@@ -134,7 +134,7 @@ fn resident(options: &Options, cache: Cache, limit: u64, scratch: &Path) -> io::
     let mut trace = Trace::new(Pattern::Still, options.cache_keys());
     // As long as it will be measured: what a server holds grows for a while after it is full.
     let length = Length { warm_up: 12 * options.cache_keys(), counted: 0 };
-    lookaside::run(cache.kind().protocol(), server.address, &options.value(), &mut trace, length)?;
+    lookaside::run(cache.kind().protocol(), &server.address, options.value(), &mut trace, length)?;
     let full = server.process.memory()?.resident;
     server.stop()?;
     Ok((empty, full))

@@ -3,16 +3,17 @@
 //! kvd compacts segments beside its work; Redis forks and writes its file anew. Both overwrite the same few keys over
 //! and over, which is what fills a log, at a rate that both can bear: half of what the slower one reaches.
 
-use crate::connection::Connection;
-use crate::keys::Keys;
-use crate::load::{self, Load, Until, Verb};
+use crate::load::Load;
 use crate::options::Options;
-use crate::protocol::Answer;
 use crate::server::{Fsync, Kind, Server};
-use crate::steady::{self, Steady};
 use crate::table::{self, mib, short};
-use crate::zmtp;
 use hdrhistogram::Histogram;
+use kvd::tools::bench::connection::Connection;
+use kvd::tools::bench::load::{self, Plan};
+use kvd::tools::bench::protocol::Answer;
+use kvd::tools::bench::tally::{Measured, Until};
+use kvd::tools::bench::values::ValueSize;
+use kvd::tools::bench::zmtp;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,7 @@ use std::time::Duration;
 /// Bytes of a value.
 const VALUE: usize = 1024;
 /// How both are brought to their limit.
-const SATURATION: Load = Load { verb: Verb::Mix, peers: 50, in_flight: 16 };
+const SATURATION: Load = Load { reads: 50, peers: 50, in_flight: 16 };
 /// How often a compaction is asked for; one that is under way goes on.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -54,13 +55,13 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
         eprintln!("{}: {} requests/s", kind.name(), short(rate));
         least = least.min(rate);
     }
-    let steady = Steady { peers: SATURATION.peers, rate: least / 2.0 };
+    let rate = least / 2.0;
 
     let mut all: Vec<Option<Figures>> = kinds.iter().map(|_| None).collect();
     for round in 0..options.rounds() {
         for (kind, sum) in kinds.iter().zip(&mut all) {
             eprintln!("compaction, round {}, {}", round + 1, kind.name());
-            let figures = measure(options, *kind, steady, scratch)?;
+            let figures = measure(options, *kind, rate, scratch)?;
             match sum {
                 None => *sum = Some(figures),
                 Some(sum) => sum.add(&figures)?,
@@ -71,7 +72,7 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
     for (kind, figures) in kinds.iter().zip(all.iter().flatten()) {
         rows.extend(figures.rows(*kind));
     }
-    let heading = format!("Compaction beside {} requests/s, half of them SETs of {VALUE} B", short(steady.rate));
+    let heading = format!("Compaction beside {} requests/s, half of them SETs of {VALUE} B", short(rate));
     let header = ["server", "compaction", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "runs", "copied MiB"];
     table::print(&heading, 2, &header, &rows);
     Ok(())
@@ -80,37 +81,44 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
 /// A server that holds every key.
 fn filled(options: &Options, kind: Kind, directory: &Path) -> io::Result<Server> {
     let server = Server::start(&options.programs(), kind, &directory.join("data"), Fsync::Always)?;
-    let (load, until) = (Load { verb: Verb::Set, ..SATURATION }, Until::Count(options.overwritten_keys()));
-    load::run(kind.protocol(), server.address, load, &[b'v'; VALUE], &mut Keys::in_order(), until)?;
+    drive(kind, &server, &plan(options).fill())?;
     Ok(server)
+}
+
+/// What is asked.
+fn plan(options: &Options) -> Plan {
+    let values = ValueSize::fixed(VALUE);
+    Plan { keys: options.overwritten_keys(), values, ..SATURATION.plan(options) }
+}
+
+fn drive(kind: Kind, server: &Server, plan: &Plan) -> io::Result<Measured> {
+    load::run(kind.protocol(), &server.address, plan)?.whole()
 }
 
 /// Requests a second when peers wait for nothing but the server.
 fn saturation(options: &Options, kind: Kind, scratch: &Path) -> io::Result<f64> {
     let directory = tempfile::tempdir_in(scratch)?;
     let server = filled(options, kind, directory.path())?;
-    let mut keys = Keys::uniform(options.overwritten_keys());
-    let until = Until::Elapsed(Duration::from_secs_f64(options.seconds()));
-    let measured = load::run(kind.protocol(), server.address, SATURATION, &[b'v'; VALUE], &mut keys, until)?;
+    let until = Until::elapsed(Duration::from_secs_f64(options.seconds()));
+    let measured = drive(kind, &server, &Plan { until, ..plan(options) })?;
     server.stop()?;
     Ok(measured.rate())
 }
 
-fn measure(options: &Options, kind: Kind, steady: Steady, scratch: &Path) -> io::Result<Figures> {
+fn measure(options: &Options, kind: Kind, rate: f64, scratch: &Path) -> io::Result<Figures> {
     let directory = tempfile::tempdir_in(scratch)?;
     let server = filled(options, kind, directory.path())?;
-    let mut keys = Keys::uniform(options.overwritten_keys());
     let seconds = Duration::from_secs_f64(options.seconds());
-    let mut drive = |time| steady::run(kind.protocol(), server.address, steady, &[b'v'; VALUE], &mut keys, time);
-    drive(seconds / 3)?;
+    let steady = Plan { rate: Some(rate), in_flight: usize::MAX, until: Until::elapsed(seconds), ..plan(options) };
+    let drive = || Ok::<_, io::Error>(drive(kind, &server, &steady)?.overall().latency);
     let mut control = server.connect()?;
     let before = work(kind, &mut control)?;
-    let idle = drive(seconds)?;
+    let idle = drive()?;
     let between = work(kind, &mut control)?;
     let stop = AtomicBool::new(false);
     let (running, started) = thread::scope(|scope| {
         let asking = scope.spawn(|| keep_compacting(kind, &mut control, &stop));
-        let running = drive(seconds);
+        let running = drive();
         stop.store(true, Ordering::Relaxed);
         let started = asking.join().expect("the thread that asks for compaction does not panic");
         Ok::<_, io::Error>((running?, started?))

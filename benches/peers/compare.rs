@@ -4,17 +4,15 @@
 //! generator. Servers take turns within a round, and rounds repeat, so that a disk or a neighbour that slows
 //! down for a while slows everybody down.
 
-use crate::keys::Keys;
-use crate::load::{self, Load, Until, Verb};
+use crate::load::Load;
 use crate::options::Options;
 use crate::server::{Fsync, Kind, Server};
 use crate::table::{self, median, ratio, short};
+use kvd::tools::bench::load::{self, Plan};
+use kvd::tools::bench::tally::{Measured, Until};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
-
-/// How the store is filled before a load: as fast as any server goes.
-pub const FILL: Load = Load { verb: Verb::Set, peers: 50, in_flight: 128 };
 
 /// Figures of one server under one load, one element a round.
 #[derive(Default)]
@@ -71,30 +69,34 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
 /// It can't be started, or refuses a write.
 pub fn filled(options: &Options, kind: Kind, directory: &Path) -> io::Result<Server> {
     let server = Server::start(&options.programs(), kind, &directory.join("data"), Fsync::Always)?;
-    let until = Until::Count(options.keys());
-    load::run(kind.protocol(), server.address, FILL, &options.value(), &mut Keys::in_order(), until)?;
+    let fill = Load::set(1, 1).plan(options).fill();
+    load::run(kind.protocol(), &server.address, &fill)?.whole()?;
     Ok(server)
+}
+
+fn drive(kind: Kind, server: &Server, plan: &Plan) -> io::Result<Measured> {
+    load::run(kind.protocol(), &server.address, plan)?.whole()
 }
 
 fn measure(options: &Options, kind: Kind, load: Load, scratch: &Path, figures: &mut Figures) -> io::Result<()> {
     let directory = tempfile::tempdir_in(scratch)?;
     let server = filled(options, kind, directory.path())?;
-    let (protocol, address, value) = (kind.protocol(), server.address, options.value());
-    let mut keys = Keys::uniform(options.keys());
     let seconds = Duration::from_secs_f64(options.seconds());
-    load::run(protocol, address, load, &value, &mut keys, Until::Elapsed(seconds / 3))?;
+    let plan = load.plan(options);
+    drive(kind, &server, &Plan { until: Until::elapsed(seconds / 3), ..plan.clone() })?;
     let before = server.process.processor_time()?;
-    let measured = load::run(protocol, address, load, &value, &mut keys, Until::Elapsed(seconds))?;
+    let measured = drive(kind, &server, &Plan { until: Until::elapsed(seconds), ..plan })?;
     let spent = server.process.processor_time()?.saturating_sub(before);
     server.stop()?;
-    if measured.misses > 0 {
-        return Err(io::Error::other(format!("{}: {} keys were lost", kind.name(), measured.misses)));
+    if measured.misses() > 0 {
+        return Err(io::Error::other(format!("{}: {} keys were lost", kind.name(), measured.misses())));
     }
 
-    let each = |time: Duration| time.as_secs_f64() * 1e6 / measured.replies as f64;
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / measured.count() as f64;
+    let latency = measured.overall().latency;
     figures.rate.push(measured.rate());
-    figures.p50.push(measured.latency.value_at_quantile(0.50) as f64 / 1e3);
-    figures.p99.push(measured.latency.value_at_quantile(0.99) as f64 / 1e3);
+    figures.p50.push(latency.value_at_quantile(0.50) as f64 / 1e3);
+    figures.p99.push(latency.value_at_quantile(0.99) as f64 / 1e3);
     figures.server.push(each(spent));
     figures.client.push(each(measured.client));
     Ok(())

@@ -73,13 +73,13 @@ fn next_hits(
     let mut trace = Trace::new(pattern, options.cache_keys());
     let mut server = Cache::Kvd.start(options, &data, limit)?;
     let warm_up = Length { warm_up: WARM_UP * options.cache_keys(), counted: 0 };
-    lookaside::run(protocol, server.address, &options.value(), &mut trace, warm_up)?;
+    lookaside::run(protocol, &server.address, options.value(), &mut trace, warm_up)?;
     if restart {
         // Dropped is killed.
         drop(server);
         server = Cache::Kvd.start(options, &data, limit)?;
     }
-    let hits = lookaside::run(protocol, server.address, &options.value(), &mut trace, Length { warm_up: 0, counted })?;
+    let hits = lookaside::run(protocol, &server.address, options.value(), &mut trace, Length { warm_up: 0, counted })?;
     server.stop()?;
     Ok(hits)
 }
@@ -90,7 +90,7 @@ fn measure(options: &Options, cache: Cache, limit: u64, pattern: Pattern, scratc
     let server = cache.start(options, &directory.path().join("data"), limit)?;
     let mut trace = Trace::new(pattern, options.cache_keys());
     let length = Length { warm_up: WARM_UP * options.cache_keys(), counted: COUNTED * options.cache_keys() };
-    let hits = lookaside::run(cache.kind().protocol(), server.address, &options.value(), &mut trace, length)?;
+    let hits = lookaside::run(cache.kind().protocol(), &server.address, options.value(), &mut trace, length)?;
     let resident = server.process.memory()?.resident;
     server.stop()?;
     Ok((hits, resident))

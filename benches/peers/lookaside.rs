@@ -4,14 +4,16 @@
 //! Closed and pipelined as [`crate::load`] is; a miss's SET takes the place of its GET among the requests in flight.
 //! What is counted is hits, not time.
 
-use crate::keys::key;
-use crate::pool::Pool;
-use crate::protocol::{Protocol, garbled};
-use crate::template::Template;
 use crate::trace::{Access, Trace};
+use kvd::tools::bench::address::Address;
+use kvd::tools::bench::connection::PATIENCE;
+use kvd::tools::bench::keys::KeyShape;
+use kvd::tools::bench::pool::Pool;
+use kvd::tools::bench::protocol::{Answer, Protocol, garbled};
+use kvd::tools::bench::template::Template;
+use kvd::tools::bench::values::ValueSize;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 
 /// Connections.
 const PEERS: usize = 8;
@@ -55,15 +57,17 @@ enum Asked {
 /// The connection broke, a request was refused, or the server went silent.
 pub fn run(
     protocol: &'static dyn Protocol,
-    address: SocketAddr,
-    value: &[u8],
+    address: &Address,
+    values: ValueSize,
     trace: &mut Trace,
     length: Length,
 ) -> io::Result<Hits> {
+    let (shape, payload) = (KeyShape::default(), values.payload());
     let mut run = Run {
-        get: Template::get(protocol),
-        set: Template::set(protocol, value),
-        pool: Pool::open(protocol, address, PEERS)?,
+        get: Template::get(protocol, shape),
+        set: Template::set(protocol, shape, values.largest, &payload, None),
+        pool: Pool::open(protocol, address, PEERS, &payload, PATIENCE)?,
+        answers: Vec::new(),
         asked: std::iter::repeat_with(VecDeque::new).take(PEERS).collect(),
         missed: Vec::new(),
         left: length,
@@ -74,7 +78,10 @@ pub fn run(
     }
     let mut ready = Vec::new();
     while run.asked.iter().any(|asked| !asked.is_empty()) {
-        run.pool.wait(&mut ready)?;
+        run.pool.wait(PATIENCE, &mut ready)?;
+        if ready.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the server went silent"));
+        }
         for ready in &ready {
             if ready.readable {
                 run.receive(ready.peer)?;
@@ -90,6 +97,7 @@ struct Run {
     get: Template,
     set: Template,
     pool: Pool,
+    answers: Vec<Answer>,
     /// Of each connection, oldest first.
     asked: Vec<VecDeque<Asked>>,
     /// Keys that were just missed.
@@ -100,24 +108,26 @@ struct Run {
 
 impl Run {
     fn receive(&mut self, peer: usize) -> io::Result<()> {
-        let (asked, missed, hits) = (&mut self.asked[peer], &mut self.missed, &mut self.hits);
-        let mut unasked = 0;
-        self.pool.receive(peer, |found| match asked.pop_front() {
-            Some(Asked::Get { key, counted }) => {
-                hits.accesses += u64::from(counted);
-                hits.hits += u64::from(counted && found);
-                if !found {
-                    missed.push(key);
-                }
+        self.pool.receive(peer, &mut self.answers)?;
+        for answer in self.answers.drain(..) {
+            if let Answer::Refused(why) | Answer::AllRefused(why) = answer {
+                return Err(io::Error::other(format!("the server refused a request: {why}")));
             }
-            Some(Asked::Set) => {}
-            None => unasked += 1,
-        })?;
-        if unasked > 0 {
-            return Err(garbled("more replies than requests"));
+            let found = answer == Answer::Ok;
+            match self.asked[peer].pop_front() {
+                Some(Asked::Get { key, counted }) => {
+                    self.hits.accesses += u64::from(counted);
+                    self.hits.hits += u64::from(counted && found);
+                    if !found {
+                        self.missed.push(key);
+                    }
+                }
+                Some(Asked::Set) => {}
+                None => return Err(garbled("more replies than requests")),
+            }
         }
         for missing in self.missed.drain(..) {
-            self.set.put(&key(missing), self.pool.outbox(peer));
+            self.set.put(missing, self.pool.outbox(peer));
             self.asked[peer].push_back(Asked::Set);
         }
         Ok(())
@@ -127,7 +137,7 @@ impl Run {
     fn send(&mut self, peer: usize, trace: &mut Trace) -> io::Result<()> {
         while self.asked[peer].len() < IN_FLIGHT {
             let Some((access, counted)) = self.next(trace) else { break };
-            self.get.put(&key(access.key), self.pool.outbox(peer));
+            self.get.put(access.key, self.pool.outbox(peer));
             self.asked[peer].push_back(Asked::Get { key: access.key, counted });
         }
         self.pool.flush(peer)

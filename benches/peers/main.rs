@@ -5,15 +5,14 @@
 //! ```text
 //!   options --> compare, reads, replay, memory, compaction, hits    what is measured, and in which order
 //!                  |                                 |
-//!            cache, server              load, steady, lookaside     the process measured; the peers that drive it
+//!            cache, server              load, trace, lookaside      the process measured; what it is asked
 //!                  |                                 |
-//!               process                     pool --> connection     /proc and signals; many sockets; one
+//!               process                 kvd::tools::bench           /proc and signals; the load generator
 //!                                                    |
-//!                                       zmtp, resp, memcached       bytes of a request and of a reply
+//!                                            resp, memcached        what other servers speak
 //! ```
 //!
-//! What is asked for comes from `keys`, evenly, or from `trace`, as a cache is asked. The right-hand column below
-//! `load` knows nothing of benchmarks: it is a load generator for anything that speaks one of the protocols.
+//! The load generator is that of `kvd bench`.
 
 #![allow(clippy::cast_precision_loss, reason = "counts become rates that are shown in three digits")]
 
@@ -21,29 +20,20 @@ mod bare;
 mod cache;
 mod compaction;
 mod compare;
-mod connection;
 mod hits;
-mod keys;
 mod load;
 mod lookaside;
 mod machine;
 mod memcached;
 mod memory;
 mod options;
-mod pool;
 mod process;
-mod protocol;
-mod random;
 mod reads;
 mod replay;
 mod resp;
 mod server;
-mod steady;
 mod table;
-mod template;
 mod trace;
-mod zipf;
-mod zmtp;
 
 use clap::Parser;
 use machine::Clock;

@@ -2,7 +2,8 @@
 //!
 //! Specification: `doc/protocol.txt` of memcached.
 
-use crate::protocol::{Answer, Protocol, garbled};
+use crate::resp::{LINE, keep_header, line};
+use kvd::tools::bench::protocol::{Answer, Places, Protocol, garbled};
 use std::io::{self, Write};
 
 /// A client of memcached.
@@ -32,22 +33,57 @@ impl Protocol for Text {
         into.extend_from_slice(b"\r\n");
     }
 
-    fn answer(&self, received: &[u8]) -> io::Result<Option<(Answer, usize)>> {
-        let Some(end) = received.windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
-        let (line, length) = (&received[..end], end + 2);
-        match line {
-            b"STORED" => Ok(Some((Answer::Ok, length))),
-            // The error: its threads that make room did not keep up, so it did not store this one, and goes on.
-            b"END" | b"SERVER_ERROR out of memory storing object" => Ok(Some((Answer::Miss, length))),
-            _ if line.starts_with(b"VALUE ") => {
-                // VALUE key flags bytes
-                let digits = line.rsplit(|byte| *byte == b' ').next().and_then(|digits| str::from_utf8(digits).ok());
-                let value = digits.and_then(|digits| digits.parse::<usize>().ok());
-                let value = value.ok_or_else(|| garbled("a value without a length"))?;
-                let length = length + value + b"\r\nEND\r\n".len();
-                Ok((received.len() >= length).then_some((Answer::Ok, length)))
-            }
-            _ => Ok(Some((Answer::Refused(String::from_utf8_lossy(line).into_owned()), length))),
+    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Places {
+        let start = into.len();
+        self.request(&[b"get", key], into);
+        Places { key: b"get ".len(), value: into.len() - start }
+    }
+
+    /// A time to live counts in seconds here, and is rounded up.
+    fn set(&self, key: &[u8], length: usize, time_to_live: Option<u64>, into: &mut Vec<u8>) -> Places {
+        let start = into.len();
+        into.extend_from_slice(b"set ");
+        into.extend_from_slice(key);
+        let seconds = time_to_live.unwrap_or(0).div_ceil(1000);
+        let _ = write!(into, " 0 {seconds} {length}\r\n");
+        let value = into.len() - start;
+        into.extend_from_slice(LINE);
+        Places { key: b"set ".len(), value }
+    }
+
+    fn answers(&self, received: &[u8], into: &mut Vec<Answer>) -> io::Result<usize> {
+        let mut rest = received;
+        while let Some((answer, length)) = answer(rest)? {
+            into.push(answer);
+            rest = &rest[length..];
         }
+        Ok(received.len() - rest.len())
+    }
+
+    fn keep(&self, beginning: &[u8], kept: &mut Vec<u8>) -> u64 {
+        keep_header(beginning, value_length, b"VALUE k 0 0\r\n", kept)
+    }
+}
+
+/// What the header of a value says: VALUE key flags bytes.
+fn value_length(header: &[u8]) -> Option<usize> {
+    let digits = header.strip_prefix(b"VALUE ")?.rsplit(|byte| *byte == b' ').next()?;
+    str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The first answer and its length in bytes, once it is whole.
+fn answer(received: &[u8]) -> io::Result<Option<(Answer, usize)>> {
+    let Some(end) = line(received) else { return Ok(None) };
+    let (header, length) = (&received[..end], end + LINE.len());
+    match header {
+        b"STORED" => Ok(Some((Answer::Ok, length))),
+        // The error: its threads that make room did not keep up, so it did not store this one, and goes on.
+        b"END" | b"SERVER_ERROR out of memory storing object" => Ok(Some((Answer::Miss, length))),
+        _ if header.starts_with(b"VALUE ") => {
+            let value = value_length(header).ok_or_else(|| garbled("a value without a length"))?;
+            let length = length + value + b"\r\nEND\r\n".len();
+            Ok((received.len() >= length).then_some((Answer::Ok, length)))
+        }
+        _ => Ok(Some((Answer::Refused(String::from_utf8_lossy(header).into()), length))),
     }
 }

@@ -3,13 +3,13 @@
 //! Each kind of [`Misuse`] meets a server of its own, while another client asks now and then whether it is
 //! still served. Kinds that only ZMTP allows are not tried on Redis.
 
-use crate::connection::Connection;
-use crate::keys::key;
 use crate::options::Options;
 use crate::process::Memory;
 use crate::server::{Fsync, Kind, Server};
 use crate::table::{self, mib};
-use crate::zmtp::{LONG, MORE, put_header};
+use kvd::tools::bench::connection::Connection;
+use kvd::tools::bench::keys::KeyShape;
+use kvd::tools::bench::zmtp::{LONG, MORE, put_header};
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -94,8 +94,8 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
 fn measure(options: &Options, misuse: Misuse, kind: Kind, scratch: &Path) -> io::Result<Vec<String>> {
     let directory = tempfile::tempdir_in(scratch)?;
     let server = Server::start(&options.programs(), kind, &directory.path().join("data"), Fsync::Always)?;
-    let mut other = server.connect()?;
-    other.ask(&[b"SET", &key(0), &vec![b'v'; PIECE]])?;
+    let (mut other, key) = (server.connect()?, KeyShape::default().key(0));
+    other.ask(&[b"SET", &key, &vec![b'v'; PIECE]])?;
 
     let before = server.process.memory()?;
     let mut client = Client::new(misuse, &server)?;
@@ -105,7 +105,7 @@ fn measure(options: &Options, misuse: Misuse, kind: Kind, scratch: &Path) -> io:
         client.go_on(start + INTERVAL * (samples.len() as u32 + 1))?;
         samples.push(server.process.memory()?);
         let asked = Instant::now();
-        other.ask(&[b"GET", &key(0)])?;
+        other.ask(&[b"GET", &key])?;
         slowest = slowest.max(asked.elapsed());
     }
     let sent = client.sent;
@@ -146,9 +146,10 @@ impl Client {
     fn new(misuse: Misuse, server: &Server) -> io::Result<Client> {
         let count = if misuse == Misuse::AnnouncesFrames { ANNOUNCERS } else { 1 };
         let connections = (0..count).map(|_| server.connect()).collect::<io::Result<Vec<_>>>()?;
+        let key = KeyShape::default().key(0);
         let mut client = Client { misuse, connections, again: Vec::new(), position: 0, sent: 0 };
-        for connection in &client.connections {
-            let mut stream = connection.stream();
+        for connection in &mut client.connections {
+            let stream = connection.stream();
             match misuse {
                 Misuse::NeverReads => {}
                 Misuse::EndlessMessage => stream.write_all(&[MORE, 0])?,
@@ -163,7 +164,7 @@ impl Client {
         // Many at a time, so that a call of the system carries more than one.
         for _ in 0..64 {
             match misuse {
-                Misuse::NeverReads => server.kind.protocol().request(&[b"GET", &key(0)], &mut client.again),
+                Misuse::NeverReads => server.kind.protocol().request(&[b"GET", &key], &mut client.again),
                 Misuse::AnnouncesFrames => {}
                 Misuse::EndlessMessage => {
                     put_header(MORE, PIECE, &mut client.again);

@@ -3,12 +3,11 @@
 //! `--smoke` changes the defaults and nothing else: every part runs, each for a blink.
 
 use crate::cache::Cache;
-use crate::load::{Load, Verb};
+use crate::load::Load;
 use crate::server::{Kind, Programs};
 use clap::Parser;
-use std::fmt;
+use kvd::tools::bench::values::ValueSize;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// kvd, Redis and a bare ROUTER of libzmq under the same load.
 #[derive(Debug, Parser)]
@@ -36,7 +35,7 @@ pub struct Options {
     /// Everything, tiny: does it work? Servers that are not installed are left out
     #[arg(long)]
     smoke: bool,
-    /// Only these loads: set, get or mix (both in turn), peers x requests in flight
+    /// Only these loads: set, get, mix (half of each) or mix90: (so many GETs), then peers x requests in flight
     #[arg(long, value_name = "LOAD", value_delimiter = ',')]
     only: Vec<Load>,
     /// Who takes part, in this order
@@ -130,8 +129,8 @@ impl Options {
         }
         let sizes: &[(usize, usize)] =
             if self.smoke { &[(1, 1), (50, 16)] } else { &[(1, 1), (50, 1), (50, 16), (50, 128)] };
-        let of = |verb| sizes.iter().map(move |&(peers, in_flight)| Load { verb, peers, in_flight });
-        of(Verb::Set).chain(of(Verb::Get)).collect()
+        let of = |reads| sizes.iter().map(move |&(peers, in_flight)| Load { reads, peers, in_flight });
+        of(0).chain(of(100)).collect()
     }
 
     /// Who takes part.
@@ -185,9 +184,9 @@ impl Options {
         self.records.unwrap_or(if self.smoke { 20_000 } else { 5_000_000 })
     }
 
-    /// The value that is written. Its bytes repeat late enough to be no gift to anyone who compresses.
-    pub fn value(&self) -> Vec<u8> {
-        (0..self.value).map(|i| (i * i * 31 + i * 7) as u8).collect()
+    /// The length of the values that are written.
+    pub fn value(&self) -> ValueSize {
+        ValueSize::fixed(self.value)
     }
 
     /// Where the servers' programs are.
@@ -198,33 +197,5 @@ impl Options {
             redis: self.redis.clone(),
             memcached: self.memcached.clone(),
         }
-    }
-}
-
-/// `set50x16`: 50 peers, each with 16 SETs in flight.
-impl fmt::Display for Load {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = match self.verb {
-            Verb::Set => "set",
-            Verb::Get => "get",
-            Verb::Mix => "mix",
-        };
-        write!(f, "{verb}{}x{}", self.peers, self.in_flight)
-    }
-}
-
-impl FromStr for Load {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Load, String> {
-        let verbs = [("set", Verb::Set), ("get", Verb::Get), ("mix", Verb::Mix)];
-        let named = verbs.into_iter().find_map(|(name, verb)| Some((verb, text.strip_prefix(name)?)));
-        let (verb, numbers) = named.ok_or("a load starts with set, get or mix, as in set50x16")?;
-        let sizes = numbers.split_once('x').and_then(|(peers, in_flight)| {
-            let (peers, in_flight) = (peers.parse().ok()?, in_flight.parse().ok()?);
-            (peers > 0 && in_flight > 0).then_some((peers, in_flight))
-        });
-        let (peers, in_flight) = sizes.ok_or("peers and requests in flight are two numbers, as in set50x16")?;
-        Ok(Load { verb, peers, in_flight })
     }
 }

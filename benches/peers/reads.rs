@@ -4,18 +4,19 @@
 //! the writers' share of the processor shows as well, so a row stands only beside another server's.
 
 use crate::compare::filled;
-use crate::keys::Keys;
-use crate::load::{self, Load, Measured, Until, Verb};
+use crate::load::Load;
 use crate::options::Options;
 use crate::server::Kind;
 use crate::table::{self, median, short};
+use kvd::tools::bench::load::{self, Plan};
+use kvd::tools::bench::tally::{Measured, Until};
 use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 /// Who is timed.
-const READER: Load = Load { verb: Verb::Get, peers: 1, in_flight: 1 };
+const READER: Load = Load::get(1, 1);
 /// Requests in flight of each writer, a row each; 0 is a reader alone.
 const WRITERS: [usize; 3] = [0, 1, 16];
 /// How many writers there are.
@@ -30,7 +31,7 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
     for in_flight in WRITERS {
         let name = match in_flight {
             0 => "alone".to_owned(),
-            _ => format!("beside {}", Load { verb: Verb::Set, peers: PEERS, in_flight }),
+            _ => format!("beside {}", Load::set(PEERS, in_flight)),
         };
         let mut figures = vec![[const { Vec::new() }; 4]; kinds.len()];
         for round in 0..options.rounds() {
@@ -38,8 +39,9 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
                 eprintln!("reads {name}, round {}, {}", round + 1, kind.name());
                 let (reads, writes) = measure(options, *kind, in_flight, scratch)?;
                 figures[0].push(reads.rate());
-                figures[1].push(reads.latency.value_at_quantile(0.50) as f64 / 1e3);
-                figures[2].push(reads.latency.value_at_quantile(0.99) as f64 / 1e3);
+                let latency = reads.overall().latency;
+                figures[1].push(latency.value_at_quantile(0.50) as f64 / 1e3);
+                figures[2].push(latency.value_at_quantile(0.99) as f64 / 1e3);
                 figures[3].push(writes.map_or(0.0, |writes| writes.rate()));
             }
         }
@@ -62,14 +64,14 @@ fn measure(
 ) -> io::Result<(Measured, Option<Measured>)> {
     let directory = tempfile::tempdir_in(scratch)?;
     let server = filled(options, kind, directory.path())?;
-    let (protocol, address, value) = (kind.protocol(), server.address, options.value());
     let seconds = Duration::from_secs_f64(options.seconds());
-    let drive = |load, time| {
-        load::run(protocol, address, load, &value, &mut Keys::uniform(options.keys()), Until::Elapsed(time))
+    let drive = |load: Load, time| {
+        let plan = Plan { until: Until::elapsed(time), ..load.plan(options) };
+        load::run(kind.protocol(), &server.address, &plan)?.whole()
     };
     let both = thread::scope(|scope| {
         let writers = (in_flight > 0).then(|| {
-            let load = Load { verb: Verb::Set, peers: PEERS, in_flight };
+            let load = Load::set(PEERS, in_flight);
             // Longer than the reader, so that it is never alone while it is timed.
             scope.spawn(move || drive(load, seconds * 3 / 2))
         });

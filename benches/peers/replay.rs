@@ -4,13 +4,13 @@
 //! the process to the first GET that is answered, and the last record written must be there. The files are
 //! in the page cache, for both: this compares the programs, not the disk.
 
-use crate::compare::FILL;
-use crate::keys::{Keys, key};
-use crate::load::{self, Until};
+use crate::load::Load;
 use crate::options::Options;
-use crate::protocol::Answer;
 use crate::server::{Fsync, Kind, Server};
 use crate::table::{self, median, mib, ratio};
+use kvd::tools::bench::keys::KeyShape;
+use kvd::tools::bench::load::{self, Plan};
+use kvd::tools::bench::protocol::Answer;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,8 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
         for (i, kind) in kinds.iter().enumerate() {
             eprintln!("replay, round {}, {}", round + 1, kind.name());
             let server = Server::start(&options.programs(), *kind, &place(*kind), Fsync::Always)?;
-            if server.connect()?.ask(&[b"GET", &key(options.records() - 1)])? != Answer::Ok {
+            let last = KeyShape::default().key(options.records() - 1);
+            if server.connect()?.ask(&[b"GET", &last])? != Answer::Ok {
                 return Err(io::Error::other(format!("{} lost the last record", kind.name())));
             }
             seconds[i].push(server.ready_after.as_secs_f64());
@@ -69,8 +70,8 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
 
 fn write(options: &Options, kind: Kind, directory: &Path) -> io::Result<()> {
     let server = Server::start(&options.programs(), kind, directory, Fsync::Never)?;
-    let until = Until::Count(options.records());
-    load::run(kind.protocol(), server.address, FILL, &options.value(), &mut Keys::in_order(), until)?;
+    let plan = Plan { keys: options.records(), ..Load::set(1, 1).plan(options) };
+    load::run(kind.protocol(), &server.address, &plan.fill())?.whole()?;
     server.stop()
 }
 

@@ -3,14 +3,15 @@
 //! All of them listen on loopback TCP and keep their data on the disk that the build directory is on; none
 //! reads a configuration of the machine's own.
 
-use crate::connection::Connection;
-use crate::keys::key;
 use crate::memcached::Text;
 use crate::process::Process;
-use crate::protocol::{Answer, Protocol};
 use crate::resp::Resp;
-use crate::zmtp::Zmtp;
 use clap::ValueEnum;
+use kvd::tools::bench::address::Address;
+use kvd::tools::bench::connection::Connection;
+use kvd::tools::bench::frames::Frames;
+use kvd::tools::bench::keys::KeyShape;
+use kvd::tools::bench::protocol::{Answer, Protocol};
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -54,7 +55,7 @@ impl Kind {
     /// How it is spoken to.
     pub fn protocol(self) -> &'static dyn Protocol {
         match self {
-            Kind::Kvd | Kind::Bare => &Zmtp,
+            Kind::Kvd | Kind::Bare => &Frames,
             Kind::Redis => &Resp,
             Kind::Memcached => &Text,
         }
@@ -100,7 +101,7 @@ pub struct Server {
     /// Which.
     pub kind: Kind,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// What runs it.
     pub process: Process,
     /// From the start of the process to the first answered GET.
@@ -142,16 +143,16 @@ impl Server {
             Kind::Kvd | Kind::Bare => announced(command, kind, log)?,
             Kind::Redis | Kind::Memcached => {
                 let process = Process::start(kind.name(), &mut command, log)?;
-                (process, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+                (process, Address::from(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
             }
         };
-        wait_for_answer(kind, address, &mut process, start + LOADS_WITHIN)?;
+        wait_for_answer(kind, &address, &mut process, start + LOADS_WITHIN)?;
         Ok(Server { kind, address, process, ready_after: start.elapsed() })
     }
 
     /// A connection to it.
     pub fn connect(&self) -> io::Result<Connection> {
-        Connection::open(self.kind.protocol(), self.address)
+        Connection::to_ask(self.kind.protocol(), &self.address)
     }
 
     /// Stops it and waits until it has written what it holds.
@@ -201,7 +202,7 @@ fn bare() -> io::Result<Command> {
 }
 
 /// Starts a server that chooses its port and tells it in a line `NAME ready tcp://ADDRESS`.
-fn announced(mut command: Command, kind: Kind, log: PathBuf) -> io::Result<(Process, SocketAddr)> {
+fn announced(mut command: Command, kind: Kind, log: PathBuf) -> io::Result<(Process, Address)> {
     let mut process = Process::start(kind.name(), &mut command, log)?;
     let output = process.stdout().ok_or_else(|| io::Error::other("no standard output"))?;
     let (tell, told) = mpsc::channel();
@@ -215,7 +216,7 @@ fn announced(mut command: Command, kind: Kind, log: PathBuf) -> io::Result<(Proc
         }
     });
     match told.recv_timeout(LOADS_WITHIN) {
-        Ok(address) => Ok((process, address.parse().map_err(io::Error::other)?)),
+        Ok(address) => Ok((process, Address::Tcp(address))),
         Err(RecvTimeoutError::Disconnected) => Err(process.failure("ended before it was ready")),
         Err(RecvTimeoutError::Timeout) => Err(process.failure("does not get ready")),
     }
@@ -227,11 +228,12 @@ fn free_port() -> io::Result<u16> {
 }
 
 /// Asks again and again until a GET is answered with a value or a miss. Servers that still load refuse it.
-fn wait_for_answer(kind: Kind, address: SocketAddr, process: &mut Process, deadline: Instant) -> io::Result<()> {
+fn wait_for_answer(kind: Kind, address: &Address, process: &mut Process, deadline: Instant) -> io::Result<()> {
+    let key = KeyShape::default().key(0);
     while Instant::now() < deadline {
-        let answer = Connection::open(kind.protocol(), address).and_then(|mut peer| {
+        let answer = Connection::to_ask(kind.protocol(), address).and_then(|mut peer| {
             loop {
-                match peer.ask(&[b"GET", &key(0)])? {
+                match peer.ask(&[b"GET", &key])? {
                     Answer::Refused(why) if why.starts_with("LOADING") => std::thread::sleep(POLL),
                     answer => return Ok(answer),
                 }
@@ -239,7 +241,9 @@ fn wait_for_answer(kind: Kind, address: SocketAddr, process: &mut Process, deadl
         });
         match answer {
             Ok(Answer::Ok | Answer::Miss) => return Ok(()),
-            Ok(Answer::Refused(why)) => return Err(process.failure(&format!("refuses a GET: {why}"))),
+            Ok(Answer::Refused(why) | Answer::AllRefused(why)) => {
+                return Err(process.failure(&format!("refuses a GET: {why}")));
+            }
             // Not listening yet. Whether it ever will is for the process to say.
             Err(_) => process.check()?,
         }

@@ -3,8 +3,8 @@
 //! Endless streams from a fixed seed, so that every server is asked for the same. All periods are multiples of the
 //! number of keys, so that a small trace behaves as a large one does.
 
-use crate::random::Random;
-use crate::zipf::Zipf;
+use kvd::tools::bench::random::Random;
+use kvd::tools::bench::zipf::{THETA, Zipf};
 
 /// Popular keys, and what is done to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,8 @@ impl Trace {
     pub fn new(pattern: Pattern, keys: u64) -> Trace {
         Trace {
             pattern,
-            zipf: Zipf::new(keys),
-            random: Random::new(),
+            zipf: Zipf::new(keys, THETA),
+            random: Random::seeded(0),
             by_rank: (0..keys as u32).collect(),
             position: 0,
         }

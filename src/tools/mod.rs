@@ -1,5 +1,6 @@
-//! Tools for the day they are needed: they work on a data directory, and know the log alone.
+//! Tools for the day they are needed. They are clients of the daemon, or work on a data directory and know the log.
 //!
 //! Never a part of the daemon, and know nothing of it.
 
+pub mod bench;
 pub mod check;

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &["cli", "server", "wire", "command", "mutation", "engine", "table", "log", "tools"]),
     ("main", &["cli", "server", "tools", "log"]),
-    ("cli", &["command", "engine", "log"]),
+    ("cli", &["command", "engine", "log", "tools"]),
     ("server", &["cli", "wire", "command", "mutation", "engine", "table", "log"]),
-    ("tools", &["cli", "wire", "command", "mutation", "log"]),
+    ("tools", &["wire", "command", "mutation", "log"]),
     ("wire", &["command", "mutation", "decimal"]),
     ("engine", &["command", "mutation", "table", "decimal"]),
     ("command", &["mutation"]),

@@ -48,6 +48,8 @@ mod zmtp;
 
 /// What it costs to send the wrong bytes: nothing, to anyone else.
 mod abuse;
+/// What `kvd bench` asks, counts and tells, and how it ends when kvd does.
+mod bench;
 /// What `kvd check` tells.
 mod check;
 /// The log stays small under overwrites, kills, limits and damage.

@@ -65,27 +65,36 @@ fn its_examples_print_what_it_says() {
     assert_eq!(printed_by(&["-c", &command.replace(SHOWN, address(&daemon))]), printed);
 }
 
+/// What `kvd` says of its flags, and the rows of the tables in which they must stand.
+fn help_and_rows(arguments: &[&str], documents: &[&str]) -> (String, Vec<String>) {
+    let output = Command::new(KVD).args(arguments).arg("--help").output().expect("kvd runs");
+    let help = String::from_utf8(output.stdout).expect("text");
+    let tables: String = documents.iter().map(|document| text_of(document)).collect();
+    (help, tables.lines().filter(|line| line.starts_with("| `")).map(str::to_owned).collect())
+}
+
+fn has_row(rows: &[String], name: &str) -> bool {
+    let ends = |rest: &str| rest.starts_with(['`', ' ']);
+    rows.iter().any(|row| row.split(&format!("`{name}")).skip(1).any(ends))
+}
+
 #[test]
 fn every_flag_has_a_row() {
-    let output = Command::new(KVD).arg("--help").output().expect("kvd runs");
-    let help = String::from_utf8(output.stdout).expect("text");
-    let tables: String = ["README.md", "docs/operations.md"].map(text_of).concat();
-    let rows: Vec<_> = tables.lines().filter(|line| line.starts_with("| `")).collect();
-    let has_row = |name: &str| {
-        let ends = |rest: &str| rest.starts_with(['`', ' ']);
-        rows.iter().any(|row| row.split(&format!("`{name}")).skip(1).any(ends))
-    };
-
-    let lines = help.lines().map(str::trim_start);
-    let flags: Vec<_> = lines.filter(|line| line.starts_with('-') && line.contains("--")).collect();
-    assert!(flags.len() >= 10, "the flags of\n{help}");
-    for line in flags {
-        let flag = line.split([' ', ',', '=']).find(|word| word.starts_with("--")).expect("a long flag");
-        assert!(has_row(flag), "{flag} stands in no table of README.md and docs/operations.md");
-    }
-    // Help is wrapped, so only the names.
-    for variable in help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next()) {
-        assert!(has_row(variable), "{variable} stands in no table of README.md and docs/operations.md");
+    for (arguments, documents) in
+        [(&[][..], &["README.md", "docs/operations.md"][..]), (&["bench"], &["docs/benchmarks.md"])]
+    {
+        let (help, rows) = help_and_rows(arguments, documents);
+        let lines = help.lines().map(str::trim_start);
+        let flags: Vec<_> = lines.filter(|line| line.starts_with('-') && line.contains("--")).collect();
+        assert!(flags.len() >= 10, "the flags of\n{help}");
+        for line in flags {
+            let flag = line.split([' ', ',', '=']).find(|word| word.starts_with("--")).expect("a long flag");
+            assert!(flag == "--help" || has_row(&rows, flag), "{flag} stands in no table of {documents:?}");
+        }
+        // Help is wrapped, so only the names.
+        for variable in help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next()) {
+            assert!(has_row(&rows, variable), "{variable} stands in no table of {documents:?}");
+        }
     }
 }
 

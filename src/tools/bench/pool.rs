@@ -2,13 +2,14 @@
 //!
 //! Knows sockets that are ready or full. What is sent, and what an answer means, is for who drives the pool.
 
-use crate::connection::{Connection, PATIENCE};
-use crate::protocol::{Answer, Protocol};
+use super::address::Address;
+use super::connection::Connection;
+use super::outbox::{Outbox, Payload};
+use super::protocol::{Answer, Protocol};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fd::OwnedFd;
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Bytes read at once: some hundred replies of 50 peers, yet small enough to stay in the processor's cache.
@@ -38,15 +39,21 @@ pub struct Ready {
 }
 
 impl Pool {
-    /// Opens `count` connections.
+    /// Opens `count` connections, as [`Connection::open`] does.
     ///
     /// # Errors
     /// As [`Connection::open`].
-    pub fn open(protocol: &'static dyn Protocol, address: SocketAddr, count: usize) -> io::Result<Pool> {
+    pub fn open(
+        protocol: &'static dyn Protocol,
+        address: &Address,
+        count: usize,
+        payload: &Payload,
+        patience: Duration,
+    ) -> io::Result<Pool> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut members = Vec::with_capacity(count);
         for i in 0..count {
-            let connection = Connection::open(protocol, address)?;
+            let connection = Connection::open(protocol, address, Payload::clone(payload), patience)?;
             connection.set_nonblocking()?;
             epoll::add(&epoll, &connection, epoll::EventData::new_u64(i as u64), epoll::EventFlags::IN)?;
             members.push(Member { connection, blocked: false });
@@ -54,26 +61,23 @@ impl Pool {
         Ok(Pool { members, epoll, events: Vec::with_capacity(count), buffer: vec![0; READ_BUFFER] })
     }
 
-    /// Waits until a connection is ready and puts all that are into `ready`.
+    /// Waits until a connection is ready, but no longer than `limit`, and puts all that are into `ready`. Counts in
+    /// milliseconds.
     ///
     /// # Errors
-    /// The server was silent for [`PATIENCE`].
-    pub fn wait(&mut self, ready: &mut Vec<Ready>) -> io::Result<()> {
-        self.poll(PATIENCE, ready)?;
-        if ready.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the server went silent"));
-        }
-        Ok(())
+    /// The system refuses to wait.
+    pub fn wait(&mut self, limit: Duration, ready: &mut Vec<Ready>) -> io::Result<()> {
+        self.poll(limit, ready)
     }
 
-    /// Waits until a connection is ready or `deadline` has come, whichever is earlier.
+    /// The same, until `deadline`. Counts in less than milliseconds.
     ///
     /// # Errors
     /// The system refuses to wait.
     pub fn wait_until(&mut self, deadline: Instant, ready: &mut Vec<Ready>) -> io::Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
         if !left.is_zero() {
-            // An epoll is itself a thing to wait for, and this way of waiting counts in less than milliseconds.
+            // An epoll is itself a thing to wait for, and this way of waiting is the finer one.
             let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
             match poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&timeout)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -86,10 +90,10 @@ impl Pool {
     fn poll(&mut self, timeout: Duration, ready: &mut Vec<Ready>) -> io::Result<()> {
         let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
         self.events.clear();
-        while let Err(error) = epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
-            if error != rustix::io::Errno::INTR {
-                return Err(error.into());
-            }
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
+            // Interrupted by a signal: whoever asked for it looks for it.
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
         ready.clear();
         ready.extend(self.events.iter().map(|event| {
@@ -100,29 +104,16 @@ impl Pool {
         Ok(())
     }
 
-    /// Gives each whole answer that has come on this connection to `take`: true if the key was found. Returns how
-    /// many there were.
+    /// Appends each whole answer that has come on this connection to `answers`.
     ///
     /// # Errors
-    /// The connection broke, or a request was refused.
-    pub fn receive(&mut self, peer: usize, mut take: impl FnMut(bool)) -> io::Result<usize> {
-        let mut count = 0;
-        self.members[peer].connection.receive(&mut self.buffer, |answer| {
-            count += 1;
-            match answer {
-                Answer::Ok => take(true),
-                Answer::Miss => take(false),
-                Answer::Refused(why) => {
-                    return Err(io::Error::other(format!("the server refused a request: {why}")));
-                }
-            }
-            Ok(())
-        })?;
-        Ok(count)
+    /// The connection broke, or what came is no answer.
+    pub fn receive(&mut self, peer: usize, answers: &mut Vec<Answer>) -> io::Result<()> {
+        self.members[peer].connection.receive(&mut self.buffer, answers)
     }
 
     /// Where requests are written to before [`Pool::flush`].
-    pub fn outbox(&mut self, peer: usize) -> &mut Vec<u8> {
+    pub fn outbox(&mut self, peer: usize) -> &mut Outbox {
         self.members[peer].connection.outbox()
     }
 

@@ -1,0 +1,396 @@
+//! The load: many peers, each with a number of requests in flight, driven by one thread.
+//!
+//! Either the loop is closed: a reply makes room for the next request, so the rate is the server's and latency is
+//! what a peer with that many requests in flight sees. Or it has a pace, and requests leave when they are due. It
+//! must cost little processor time, since on a small machine the server needs the rest; [`Measured::client`] says
+//! what it did cost.
+
+use super::address::Address;
+use super::connection::PATIENCE;
+use super::keys::{Distribution, KeyShape};
+use super::mix::{Mix, Operation};
+use super::peer::Peer;
+use super::pool::Pool;
+use super::protocol::{Answer, Protocol, garbled};
+use super::requests::Requests;
+use super::schedule::Schedule;
+use super::tally::{Measured, Tally, Until};
+use super::values::ValueSize;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// How often whoever watches is told, and silence is looked for.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A load, in every detail.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Connections.
+    pub peers: usize,
+    /// Messages that each connection keeps unanswered, at most.
+    pub in_flight: usize,
+    /// Commands of a message, where the protocol has messages of several.
+    pub commands: usize,
+    /// What is asked.
+    pub mix: Mix,
+    /// How many keys there are, at least 1, and the number of the first.
+    pub keys: u64,
+    /// The number of the first key.
+    pub first_key: u64,
+    /// How keys are written.
+    pub shape: KeyShape,
+    /// Which of them are asked for.
+    pub distribution: Distribution,
+    /// How long values are.
+    pub values: ValueSize,
+    /// Milliseconds after which what was written expires.
+    pub time_to_live: Option<u64>,
+    /// Operations a second, whether or not earlier ones are answered. `None` is a closed loop.
+    pub rate: Option<f64>,
+    /// What goes before counting begins.
+    pub warm_up: Duration,
+    /// When it ends.
+    pub until: Until,
+    /// How long a peer may wait for a reply before the server is taken for dead.
+    pub patience: Duration,
+    /// Another seed asks for other keys.
+    pub seed: u64,
+}
+
+impl Default for Plan {
+    /// One peer that reads one key at a time of 100,000, evenly, for ten seconds; values have 100 bytes.
+    fn default() -> Plan {
+        Plan {
+            peers: 1,
+            in_flight: 1,
+            commands: 1,
+            mix: Mix::GETS,
+            keys: 100_000,
+            first_key: 0,
+            shape: KeyShape::default(),
+            distribution: Distribution::Uniform,
+            values: ValueSize::fixed(100),
+            time_to_live: None,
+            rate: None,
+            warm_up: Duration::ZERO,
+            until: Until::elapsed(Duration::from_secs(10)),
+            patience: PATIENCE,
+            seed: 0,
+        }
+    }
+}
+
+impl Plan {
+    /// What stores every key of this load, each once and as fast as the server goes.
+    #[must_use]
+    pub fn fill(&self) -> Plan {
+        /// Bytes of values in flight.
+        const BYTES: usize = 32 << 20;
+        let peers = 50;
+        let each = BYTES / peers / (self.values.largest + 64) / self.commands;
+        Plan {
+            peers,
+            in_flight: each.clamp(1, 128),
+            mix: Mix::SETS,
+            distribution: Distribution::Sequential,
+            rate: None,
+            warm_up: Duration::ZERO,
+            until: Until::count(self.keys),
+            ..self.clone()
+        }
+    }
+}
+
+/// How a load ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// As the plan wanted it.
+    Complete,
+    /// Whoever watched it said so.
+    Interrupted,
+    /// A connection broke, or what came was no answer.
+    Broken(io::Error),
+    /// This many peers waited for a reply for longer than is patient.
+    Silent(usize),
+}
+
+/// What came of a load, also of one that did not end well.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Up to the end.
+    pub measured: Measured,
+    /// Which was this.
+    pub ended: Ended,
+}
+
+impl Outcome {
+    /// The figures, if the load ended as planned and nothing was refused.
+    ///
+    /// # Errors
+    /// It ended otherwise, or something was refused.
+    pub fn whole(self) -> io::Result<Measured> {
+        match self.ended {
+            Ended::Complete => {}
+            Ended::Interrupted => return Err(io::ErrorKind::Interrupted.into()),
+            Ended::Broken(error) => return Err(error),
+            Ended::Silent(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the server went silent")),
+        }
+        match self.measured.refusals.iter().next() {
+            None => Ok(self.measured),
+            Some((code, count)) => Err(io::Error::other(format!("the server refused {count} requests: {code}"))),
+        }
+    }
+}
+
+/// How far a load is.
+#[derive(Clone, Copy, Debug)]
+pub struct Tick {
+    /// Since its start, the warm-up included.
+    pub elapsed: Duration,
+    /// Operations that were counted.
+    pub count: u64,
+}
+
+/// Runs a load against the server at `address`.
+///
+/// # Errors
+/// A connection can't be opened. What goes wrong later is part of the [`Outcome`].
+pub fn run(protocol: &'static dyn Protocol, address: &Address, plan: &Plan) -> io::Result<Outcome> {
+    watched(protocol, address, plan, &mut |_| true)
+}
+
+/// The same, and tells `watch` now and then how far it is. The load ends early once that returns false.
+///
+/// # Errors
+/// As [`run`].
+pub fn watched(
+    protocol: &'static dyn Protocol,
+    address: &Address,
+    plan: &Plan,
+    watch: &mut dyn FnMut(Tick) -> bool,
+) -> io::Result<Outcome> {
+    let payload = plan.values.payload();
+    let pool = Pool::open(protocol, address, plan.peers, &payload, plan.patience)?;
+    let paced = plan.rate.is_some();
+    if paced {
+        // The kernel lets timers be late by 50 µs to save wake-ups. Where this can't be changed they are.
+        let _ = std::fs::write("/proc/self/timerslack_ns", "1");
+    }
+    let start = Instant::now();
+    let end = plan.warm_up.saturating_add(plan.until.elapsed);
+    let mut run = Run {
+        plan,
+        protocol,
+        batches: protocol.batches(),
+        pool,
+        peers: (0..plan.peers).map(|_| Peer::default()).collect(),
+        requests: Requests::new(protocol, plan, &payload),
+        schedule: plan.rate.map(|rate| Schedule::new(rate / plan.commands as f64, end)),
+        turn: 0,
+        outstanding: 0,
+        answers: Vec::new(),
+        start,
+        tally: Tally::new(plan.until, start, plan.warm_up, paced),
+    };
+    let ended = run.finish(watch).unwrap_or_else(Ended::Broken);
+    Ok(Outcome { measured: run.tally.finish(), ended })
+}
+
+/// A load on its way.
+struct Run<'p> {
+    plan: &'p Plan,
+    protocol: &'static dyn Protocol,
+    batches: bool,
+    pool: Pool,
+    peers: Vec<Peer>,
+    requests: Requests,
+    /// Where requests have a moment at which they are due.
+    schedule: Option<Schedule>,
+    /// The peer whose turn it is then.
+    turn: usize,
+    /// Operations that are not answered to their end.
+    outstanding: u64,
+    answers: Vec<Answer>,
+    start: Instant,
+    tally: Tally,
+}
+
+impl Run<'_> {
+    fn finish(&mut self, watch: &mut dyn FnMut(Tick) -> bool) -> io::Result<Ended> {
+        let (mut ready, mut ticked) = (Vec::new(), self.start);
+        for i in 0..self.peers.len() {
+            self.send(i)?;
+        }
+        loop {
+            let next_due = self.send_what_is_due()?;
+            if self.outstanding == 0 && next_due.is_none() {
+                return Ok(Ended::Complete);
+            }
+            match next_due {
+                Some(due) => self.pool.wait_until(due.min(ticked + TICK), &mut ready)?,
+                None => self.pool.wait(TICK, &mut ready)?,
+            }
+            // All replies first, then all requests: the server finds them together, as it would those of
+            // peers that run on machines of their own.
+            for ready in ready.iter().filter(|ready| ready.readable) {
+                self.receive(ready.peer)?;
+            }
+            for ready in &ready {
+                self.send(ready.peer)?;
+            }
+            let now = Instant::now();
+            if now - ticked >= TICK {
+                ticked = now;
+                if !watch(Tick { elapsed: now - self.start, count: self.tally.so_far() }) {
+                    return Ok(Ended::Interrupted);
+                }
+                self.tally.at(now);
+                let silent = self.peers.iter().filter(|peer| peer.is_silent(now, self.plan.patience)).count();
+                if silent > 0 {
+                    return Ok(Ended::Silent(silent));
+                }
+            }
+        }
+    }
+
+    /// Fills the peer's outbox up to its messages in flight and hands it to the socket. Where there is a schedule,
+    /// only with what follows from a reply.
+    fn send(&mut self, i: usize) -> io::Result<()> {
+        let mut now = None;
+        while self.peers[i].in_flight() < self.plan.in_flight {
+            let following = self.peers[i].following().min(self.plan.commands);
+            let room = if self.schedule.is_some() { 0 } else { self.plan.commands - following };
+            let fresh = self.tally.admit(room);
+            if following + fresh == 0 {
+                break;
+            }
+            let now = *now.get_or_insert_with(Instant::now);
+            self.write(i, now, following, fresh);
+        }
+        self.pool.flush(i)
+    }
+
+    /// Sends what the schedule says, as far as peers have room. Returns when the next request is due that some peer
+    /// has room for; `None` if that is for replies to say, or if there is none.
+    fn send_what_is_due(&mut self) -> io::Result<Option<Instant>> {
+        let Some(next) = self.schedule.as_ref().and_then(Schedule::next) else { return Ok(None) };
+        let mut next = Some(self.start + next);
+        let first = self.turn;
+        let elapsed = self.start.elapsed();
+        let mut sent = 0;
+        while !self.tally.is_exhausted() {
+            let Some(peer) = self.with_room() else { break };
+            let Some(schedule) = &mut self.schedule else { break };
+            let Some(due) = schedule.take(elapsed) else { break };
+            next = schedule.next().map(|next| self.start + next);
+            let due = self.start + due;
+            self.tally.at(due);
+            let fresh = self.tally.admit(self.plan.commands);
+            self.write(peer, due, 0, fresh);
+            self.turn = (peer + 1) % self.peers.len();
+            sent += 1;
+        }
+        for i in 0..sent.min(self.peers.len()) {
+            self.pool.flush((first + i) % self.peers.len())?;
+        }
+        if self.tally.is_exhausted() || self.with_room().is_none() {
+            // Something is in flight, and its reply will be the occasion.
+            return Ok(None.filter(|_| self.outstanding > 0));
+        }
+        Ok(next)
+    }
+
+    /// The next peer in turn that may have another message in flight.
+    fn with_room(&self) -> Option<usize> {
+        let count = self.peers.len();
+        (self.turn..self.turn + count).map(|i| i % count).find(|&i| self.peers[i].in_flight() < self.plan.in_flight)
+    }
+
+    /// Writes a message of `following` commands that follow from replies and `fresh` new ones.
+    fn write(&mut self, i: usize, due: Instant, following: usize, fresh: usize) {
+        let (peer, outbox) = (&mut self.peers[i], self.pool.outbox(i));
+        let (start, mut shared) = (outbox.bytes().len(), 0);
+        if self.batches {
+            self.protocol.begin(following + fresh, outbox.bytes());
+        }
+        for _ in 0..following {
+            let Some(asked) = peer.take_following() else { break };
+            shared += self.requests.put(asked.step, outbox);
+            peer.expect(asked.step, asked.due, asked.counts);
+        }
+        let counts = self.tally.counts(due);
+        for _ in 0..fresh {
+            let step = self.requests.next();
+            shared += self.requests.put(step, outbox);
+            peer.expect(step, due, counts);
+        }
+        self.outstanding += fresh as u64;
+        peer.sent(if self.batches { following + fresh } else { 1 }, due);
+        if self.batches {
+            self.protocol.end(start, shared, outbox.bytes());
+        }
+    }
+
+    fn receive(&mut self, i: usize) -> io::Result<()> {
+        self.answers.clear();
+        self.pool.receive(i, &mut self.answers)?;
+        let now = Instant::now();
+        self.tally.at(now);
+        self.peers[i].heard(now);
+        let answers = std::mem::take(&mut self.answers);
+        let mut rest = answers.as_slice();
+        while let Some(first) = rest.first() {
+            let taken = if let Answer::AllRefused(why) = first {
+                for _ in 0..self.peers[i].message() {
+                    self.take(i, now, &[Answer::Refused(why.clone())])?;
+                }
+                1
+            } else {
+                self.take(i, now, rest)?
+            };
+            rest = &rest[taken..];
+        }
+        self.answers = answers;
+        Ok(())
+    }
+
+    /// Takes the answers to the oldest commands of a peer that are of one kind. Returns how many those are.
+    fn take(&mut self, i: usize, now: Instant, answers: &[Answer]) -> io::Result<usize> {
+        let peer = &mut self.peers[i];
+        let Some(asked) = peer.oldest() else { return Err(garbled("more replies than requests")) };
+        let (mut count, mut misses, mut refused) = (0, 0, 0);
+        for answer in &answers[..answers.len().min(asked.count)] {
+            match answer {
+                Answer::Ok => {}
+                Answer::Miss => misses += 1,
+                Answer::Refused(why) => {
+                    refused += 1;
+                    if asked.counts {
+                        self.tally.refusal(why);
+                    }
+                }
+                Answer::AllRefused(_) => break,
+            }
+            count += 1;
+        }
+        peer.answered(count);
+        let latency = now.saturating_duration_since(asked.due);
+        let (operation, done) = (asked.step.operation, count as u64);
+        if let Some(step) = asked.step.next().filter(|_| refused == 0) {
+            // The operation goes on; what the first step missed is told, and its time is part of the whole.
+            peer.follow(step, asked.due, asked.counts);
+            if asked.counts {
+                self.tally.record(operation, latency, 0, misses, 0);
+            }
+            return Ok(count);
+        }
+        self.outstanding -= done;
+        if operation == Operation::Insert {
+            self.requests.inserted(done);
+        }
+        if asked.counts {
+            self.tally.record(operation, latency, done, misses, refused);
+        }
+        Ok(count)
+    }
+}

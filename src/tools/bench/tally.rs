@@ -1,0 +1,222 @@
+//! What a load came to: counts and latencies, and when counting begins and ends.
+
+use super::mix::Operation;
+use hdrhistogram::Histogram;
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// What came of the operations of one kind.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// Answered, refusals included.
+    pub count: u64,
+    /// Those of them that said that the key is absent.
+    pub misses: u64,
+    /// Those of them that were refused.
+    pub refused: u64,
+    /// Nanoseconds until the reply was read, of those that were not refused: from when the request was due, or in a
+    /// closed loop from when it was handed to the socket.
+    pub latency: Histogram<u64>,
+}
+
+impl Default for Figures {
+    fn default() -> Figures {
+        let latency = Histogram::new_with_bounds(1_000, 1_000_000_000_000, 3).expect("bounds that fit each other");
+        Figures { count: 0, misses: 0, refused: 0, latency }
+    }
+}
+
+/// What a load came to.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    /// In the order of [`Operation::ALL`].
+    figures: [Figures; Operation::ALL.len()],
+    /// From the beginning to the end of counting.
+    pub elapsed: Duration,
+    /// Processor time of the generator's thread meanwhile.
+    pub client: Duration,
+    /// Refusals by their code.
+    pub refusals: BTreeMap<String, u64>,
+}
+
+impl Measured {
+    /// What came of one kind of operation.
+    pub fn of(&self, operation: Operation) -> &Figures {
+        &self.figures[operation as usize]
+    }
+
+    /// All kinds together.
+    pub fn overall(&self) -> Figures {
+        let mut sum = Figures::default();
+        for figures in &self.figures {
+            sum.count += figures.count;
+            sum.misses += figures.misses;
+            sum.refused += figures.refused;
+            // The bounds are the same, so there is nothing to refuse.
+            sum.latency += &figures.latency;
+        }
+        sum
+    }
+
+    /// Answered operations.
+    pub fn count(&self) -> u64 {
+        self.figures.iter().map(|figures| figures.count).sum()
+    }
+
+    /// Operations that said that a key is absent.
+    pub fn misses(&self) -> u64 {
+        self.figures.iter().map(|figures| figures.misses).sum()
+    }
+
+    /// Answered operations a second.
+    pub fn rate(&self) -> f64 {
+        self.count() as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// When a load ends: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Until {
+    /// After this time. What is still in flight then is waited for; where requests have a moment at which they are
+    /// due it counts, else it does not.
+    pub elapsed: Duration,
+    /// After this many operations, all of them answered.
+    pub count: u64,
+}
+
+impl Until {
+    /// After this time.
+    pub fn elapsed(elapsed: Duration) -> Until {
+        Until { elapsed, count: u64::MAX }
+    }
+
+    /// After this many operations.
+    pub fn count(count: u64) -> Until {
+        Until { elapsed: Duration::MAX, count }
+    }
+}
+
+/// Counts.
+pub(super) struct Tally {
+    until: Until,
+    /// Counting begins here.
+    opens: Instant,
+    /// Replies are counted up to the end of the time only, since that is what a rate is.
+    by_time: bool,
+    phase: Phase,
+    /// The time is over; nothing more is asked.
+    expired: bool,
+    processor: Duration,
+    asked: u64,
+    measured: Measured,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    WarmingUp,
+    Counting,
+    /// Counting is over; what still comes is only waited for.
+    Closed,
+}
+
+impl Tally {
+    /// Begins to count `warm_up` after `start`. `paced` is whether requests have a moment at which they are due.
+    pub fn new(until: Until, start: Instant, warm_up: Duration, paced: bool) -> Tally {
+        Tally {
+            until,
+            opens: start + warm_up,
+            by_time: !paced && until.count == u64::MAX,
+            phase: if warm_up.is_zero() { Phase::Counting } else { Phase::WarmingUp },
+            expired: false,
+            processor: thread_time(),
+            asked: 0,
+            measured: Measured::default(),
+        }
+    }
+
+    /// Tells the time.
+    pub fn at(&mut self, now: Instant) {
+        if self.phase == Phase::WarmingUp && now >= self.opens {
+            self.phase = Phase::Counting;
+            self.processor = thread_time();
+        }
+        if self.phase == Phase::Counting && now - self.opens >= self.until.elapsed {
+            self.expired = true;
+            if self.by_time {
+                self.close(now);
+            }
+        }
+    }
+
+    /// How many of `due` operations may still be asked now, all of which then are.
+    pub fn admit(&mut self, due: usize) -> usize {
+        match self.phase {
+            Phase::WarmingUp => due,
+            Phase::Counting if !self.expired => {
+                let left = usize::try_from(self.until.count - self.asked).unwrap_or(usize::MAX);
+                let count = due.min(left);
+                self.asked += count as u64;
+                count
+            }
+            Phase::Counting | Phase::Closed => 0,
+        }
+    }
+
+    /// Whether nothing will be admitted any more.
+    pub fn is_exhausted(&self) -> bool {
+        self.phase == Phase::Closed || self.expired || self.asked >= self.until.count
+    }
+
+    /// Whether what is asked at `due` will count.
+    pub fn counts(&self, due: Instant) -> bool {
+        self.by_time || (self.phase != Phase::WarmingUp && due >= self.opens)
+    }
+
+    /// Counts `count` answers that took as long as this; `refused` of them are not timed.
+    pub fn record(&mut self, operation: Operation, latency: Duration, count: u64, misses: u64, refused: u64) {
+        if self.phase != Phase::Counting {
+            return;
+        }
+        let figures = &mut self.measured.figures[operation as usize];
+        figures.count += count;
+        figures.misses += misses;
+        figures.refused += refused;
+        figures.latency.saturating_record_n(latency.as_nanos() as u64, count - refused);
+    }
+
+    /// Counts why something was refused.
+    pub fn refusal(&mut self, why: &str) {
+        if self.phase == Phase::Counting {
+            let code = why.split(' ').next().unwrap_or_default();
+            match self.measured.refusals.get_mut(code) {
+                Some(count) => *count += 1,
+                None => _ = self.measured.refusals.insert(code.to_owned(), 1),
+            }
+        }
+    }
+
+    /// What has been counted so far.
+    pub fn so_far(&self) -> u64 {
+        self.measured.count()
+    }
+
+    fn close(&mut self, now: Instant) {
+        if self.phase == Phase::Counting {
+            self.measured.elapsed = now - self.opens;
+            self.measured.client = thread_time().saturating_sub(self.processor);
+        }
+        self.phase = Phase::Closed;
+    }
+
+    /// What it came to, now.
+    pub fn finish(mut self) -> Measured {
+        self.close(Instant::now());
+        self.measured
+    }
+}
+
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned() as u32)
+}
