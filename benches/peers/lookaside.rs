@@ -5,6 +5,7 @@
 //! What is counted is hits, not time.
 
 use crate::trace::{Access, Trace};
+use kvd::command::Expiry;
 use kvd::tools::bench::address::Address;
 use kvd::tools::bench::connection::PATIENCE;
 use kvd::tools::bench::keys::KeyShape;
@@ -65,7 +66,7 @@ pub fn run(
     let (shape, payload) = (KeyShape::default(), values.payload());
     let mut run = Run {
         get: Template::get(protocol, shape),
-        set: Template::set(protocol, shape, values.largest, &payload, None),
+        set: Template::set(protocol, shape, values.largest, &payload, Expiry::Never),
         pool: Pool::open(protocol, address, PEERS, &payload, PATIENCE)?,
         answers: Vec::new(),
         asked: std::iter::repeat_with(VecDeque::new).take(PEERS).collect(),

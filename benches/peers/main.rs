@@ -3,7 +3,7 @@
 //! `cargo bench --bench peers -- --help` lists what it can do; `docs/benchmarks.md` says what the tables mean.
 //!
 //! ```text
-//!   options --> compare, reads, replay, memory, compaction, hits    what is measured, and in which order
+//!   options --> sections: compare, reads, pauses, replay, …        what is measured, and in which order
 //!                  |                                 |
 //!            cache, server              load, trace, lookaside      the process measured; what it is asked
 //!                  |                                 |
@@ -27,10 +27,13 @@ mod machine;
 mod memcached;
 mod memory;
 mod options;
+mod pauses;
 mod process;
 mod reads;
 mod replay;
 mod resp;
+mod results;
+mod sections;
 mod server;
 mod table;
 mod trace;
@@ -38,6 +41,8 @@ mod trace;
 use clap::Parser;
 use machine::Clock;
 use options::Options;
+use results::Results;
+use sections::Section;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -71,23 +76,20 @@ fn run(options: &Options) -> io::Result<()> {
     // On the disk of the build, not on a tmpfs, where a sync costs nothing.
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let clock = Clock::now()?;
-    if options.runs_loads() {
-        compare::run(options, &servers, scratch)?;
+    let mut results = Results::default();
+    for section in options.sections() {
+        match section {
+            Section::Loads => compare::run(options, &servers, scratch)?,
+            Section::Reads => reads::run(options, &servers, scratch)?,
+            Section::Replay => replay::run(options, &servers, scratch)?,
+            Section::Memory => memory::run(options, &servers, scratch)?,
+            Section::HitRatio => hits::run(options, &options.caches(), scratch)?,
+            Section::Compaction => compaction::run(options, &servers, scratch)?,
+            Section::Pauses => pauses::run(options, &servers, scratch, &mut results)?,
+        }
     }
-    if options.runs_reads() {
-        reads::run(options, &servers, scratch)?;
-    }
-    if options.runs_replay() {
-        replay::run(options, &servers, scratch)?;
-    }
-    if options.runs_memory() {
-        memory::run(options, &servers, scratch)?;
-    }
-    if options.runs_hit_ratio() {
-        hits::run(options, &options.caches(), scratch)?;
-    }
-    if options.runs_compaction() {
-        compaction::run(options, &servers, scratch)?;
+    if let Some(file) = options.results() {
+        results.write(file)?;
     }
     println!("\nThe hypervisor gave {:.1}% of the processor time to others meanwhile.", clock.stolen_since()?);
     Ok(())

@@ -3,6 +3,7 @@
 //! Specification: `doc/protocol.txt` of memcached.
 
 use crate::resp::{LINE, keep_header, line};
+use kvd::command::Expiry;
 use kvd::tools::bench::protocol::{Answer, Places, Protocol, garbled};
 use std::io::{self, Write};
 
@@ -39,12 +40,16 @@ impl Protocol for Text {
         Places { key: b"get ".len(), value: into.len() - start }
     }
 
-    /// A time to live counts in seconds here, and is rounded up.
-    fn set(&self, key: &[u8], length: usize, time_to_live: Option<u64>, into: &mut Vec<u8>) -> Places {
+    /// Deadlines count in seconds here, and are rounded up.
+    fn set(&self, key: &[u8], length: usize, expiry: Expiry, into: &mut Vec<u8>) -> Places {
         let start = into.len();
         into.extend_from_slice(b"set ");
         into.extend_from_slice(key);
-        let seconds = time_to_live.unwrap_or(0).div_ceil(1000);
+        let seconds = match expiry {
+            Expiry::Never => 0,
+            // What is over 30 days is a moment, since 1970.
+            Expiry::In(milliseconds) | Expiry::At(milliseconds) => milliseconds.div_ceil(1000),
+        };
         let _ = write!(into, " 0 {seconds} {length}\r\n");
         let value = into.len() - start;
         into.extend_from_slice(LINE);
@@ -76,7 +81,7 @@ fn answer(received: &[u8]) -> io::Result<Option<(Answer, usize)>> {
     let Some(end) = line(received) else { return Ok(None) };
     let (header, length) = (&received[..end], end + LINE.len());
     match header {
-        b"STORED" => Ok(Some((Answer::Ok, length))),
+        b"STORED" | b"OK" => Ok(Some((Answer::Ok, length))),
         // The error: its threads that make room did not keep up, so it did not store this one, and goes on.
         b"END" | b"SERVER_ERROR out of memory storing object" => Ok(Some((Answer::Miss, length))),
         _ if header.starts_with(b"VALUE ") => {

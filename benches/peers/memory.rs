@@ -48,11 +48,11 @@ impl Misuse {
 
     /// Whether it can be tried on this kind of server.
     fn fits(self, kind: Kind) -> bool {
-        match kind {
-            Kind::Kvd => true,
+        match kind.base() {
             // It stores no value of that size.
             Kind::Bare => self != Misuse::NeverReads,
             Kind::Redis | Kind::Memcached => self == Misuse::NeverReads,
+            _ => true,
         }
     }
 }

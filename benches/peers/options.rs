@@ -4,34 +4,18 @@
 
 use crate::cache::Cache;
 use crate::load::Load;
+use crate::sections::{Section, Sections};
 use crate::server::{Kind, Programs};
 use clap::Parser;
 use kvd::tools::bench::values::ValueSize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// kvd, Redis and a bare ROUTER of libzmq under the same load.
 #[derive(Debug, Parser)]
 #[command(name = "peers")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Options {
-    /// Throughput and latency under the loads (this is what runs if nothing is named)
-    #[arg(long)]
-    loads: bool,
-    /// How long GETs take while others write
-    #[arg(long)]
-    reads: bool,
-    /// How long a start takes on a full log
-    #[arg(long)]
-    replay: bool,
-    /// What ill-behaved clients cost in memory
-    #[arg(long)]
-    memory: bool,
-    /// How often caches of equal memory hold what they are asked for
-    #[arg(long)]
-    hit_ratio: bool,
-    /// Latency of a steady load while the log is compacted
-    #[arg(long)]
-    compaction: bool,
+    #[command(flatten)]
+    sections: Sections,
     /// Everything, tiny: does it work? Servers that are not installed are left out
     #[arg(long)]
     smoke: bool,
@@ -47,7 +31,8 @@ pub struct Options {
     /// Times that everything is repeated; tables show medians [default: 3]
     #[arg(long)]
     rounds: Option<u32>,
-    /// Keys that loads choose from [default: 100000; with --hit-ratio 2000000, with --compaction 10000]
+    /// Keys that loads choose from [default: 100000; with --hit-ratio 2000000, with --compaction 10000,
+    /// with --pauses 10000000]
     #[arg(long)]
     keys: Option<u64>,
     /// Records that --replay writes [default: 5000000]
@@ -60,6 +45,9 @@ pub struct Options {
     /// Bytes of a value
     #[arg(long, default_value_t = 100)]
     value: usize,
+    /// A file to put the figures into, as JSON; sections that are not measured now stay in it
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
     /// The kvd to run instead of the one just built
     #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_kvd"), hide_default_value = true)]
     kvd: PathBuf,
@@ -89,37 +77,19 @@ impl Options {
         self.smoke
     }
 
-    /// Whether to run the loads.
-    pub fn runs_loads(&self) -> bool {
-        self.loads
-            || self.smoke
-            || !self.only.is_empty()
-            || !(self.reads || self.replay || self.memory || self.hit_ratio || self.compaction)
+    /// The parts to run.
+    pub fn sections(&self) -> Vec<Section> {
+        self.sections.chosen(self.smoke)
     }
 
-    /// Whether to run the reads beside writers.
-    pub fn runs_reads(&self) -> bool {
-        self.reads || self.smoke
+    /// Where the figures go as data, if anywhere.
+    pub fn results(&self) -> Option<&Path> {
+        self.results.as_deref()
     }
 
-    /// Whether to run the replay.
-    pub fn runs_replay(&self) -> bool {
-        self.replay || self.smoke
-    }
-
-    /// Whether to run the memory table.
-    pub fn runs_memory(&self) -> bool {
-        self.memory || self.smoke
-    }
-
-    /// Whether to run the hit ratios.
-    pub fn runs_hit_ratio(&self) -> bool {
-        self.hit_ratio || self.smoke
-    }
-
-    /// Whether to run the compaction.
-    pub fn runs_compaction(&self) -> bool {
-        self.compaction || self.smoke
+    /// Keys of --pauses.
+    pub fn pause_keys(&self) -> u64 {
+        self.keys.unwrap_or(if self.smoke { 20_000 } else { 10_000_000 })
     }
 
     /// The loads to run.

@@ -1,5 +1,6 @@
 //! RESP 2, as far as SET and GET need it: how Redis is spoken to.
 
+use kvd::command::Expiry;
 use kvd::tools::bench::protocol::{Answer, Places, Protocol, garbled};
 use std::io::{self, Write};
 
@@ -30,17 +31,22 @@ impl Protocol for Resp {
         Places { key: end - key.len() - LINE.len(), value: end }
     }
 
-    fn set(&self, key: &[u8], length: usize, time_to_live: Option<u64>, into: &mut Vec<u8>) -> Places {
+    fn set(&self, key: &[u8], length: usize, expiry: Expiry, into: &mut Vec<u8>) -> Places {
         let start = into.len();
-        let _ = write!(into, "*{}\r\n", if time_to_live.is_some() { 5 } else { 3 });
+        let option: Option<(&[u8], u64)> = match expiry {
+            Expiry::Never => None,
+            Expiry::In(milliseconds) => Some((b"PX", milliseconds)),
+            Expiry::At(moment) => Some((b"PXAT", moment)),
+        };
+        let _ = write!(into, "*{}\r\n", if option.is_some() { 5 } else { 3 });
         put_bulk(b"SET", into);
         put_bulk(key, into);
         let key_at = into.len() - start - LINE.len() - key.len();
         let _ = write!(into, "${length}\r\n");
         let value = into.len() - start;
         into.extend_from_slice(LINE);
-        if let Some(milliseconds) = time_to_live {
-            put_bulk(b"PX", into);
+        if let Some((name, milliseconds)) = option {
+            put_bulk(name, into);
             put_bulk(milliseconds.to_string().as_bytes(), into);
         }
         Places { key: key_at, value }

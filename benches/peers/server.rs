@@ -33,8 +33,12 @@ const POLL: Duration = Duration::from_millis(5);
 pub enum Kind {
     /// kvd.
     Kvd,
+    /// kvd that syncs every second.
+    KvdSecond,
     /// Redis with an append-only file.
     Redis,
+    /// The same, synced every second.
+    RedisSecond,
     /// A ROUTER that answers OK and does nothing else.
     Bare,
     /// memcached, which keeps nothing on disk.
@@ -46,18 +50,29 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Kvd => "kvd",
+            Kind::KvdSecond => "kvd 1s",
             Kind::Redis => "Redis",
+            Kind::RedisSecond => "Redis everysec",
             Kind::Bare => "bare ROUTER",
             Kind::Memcached => "memcached",
         }
     }
 
+    /// The same program, whatever it is told of syncs.
+    pub fn base(self) -> Kind {
+        match self {
+            Kind::KvdSecond => Kind::Kvd,
+            Kind::RedisSecond => Kind::Redis,
+            other => other,
+        }
+    }
+
     /// How it is spoken to.
     pub fn protocol(self) -> &'static dyn Protocol {
-        match self {
-            Kind::Kvd | Kind::Bare => &Frames,
+        match self.base() {
             Kind::Redis => &Resp,
             Kind::Memcached => &Text,
+            _ => &Frames,
         }
     }
 }
@@ -67,8 +82,21 @@ impl Kind {
 pub enum Fsync {
     /// Before a write is answered.
     Always,
+    /// Every second.
+    EverySecond,
     /// When the kernel likes.
     Never,
+}
+
+impl Fsync {
+    /// As kvd wants it said, and as Redis does.
+    fn words(self) -> [&'static str; 2] {
+        match self {
+            Fsync::Always => ["always", "always"],
+            Fsync::EverySecond => ["1s", "everysec"],
+            Fsync::Never => ["never", "no"],
+        }
+    }
 }
 
 /// Where the programs are.
@@ -88,10 +116,10 @@ impl Programs {
     /// Whether a kind of server can be started on this machine.
     pub fn has(&self, kind: Kind) -> bool {
         let installed = |program: &Path| Command::new(program).arg("--version").output().is_ok();
-        match kind {
-            Kind::Kvd | Kind::Bare => true,
+        match kind.base() {
             Kind::Redis => installed(&self.redis),
             Kind::Memcached => installed(&self.memcached),
+            _ => true,
         }
     }
 }
@@ -131,17 +159,18 @@ impl Server {
         fs::create_dir_all(directory)?;
         let log = directory.with_extension("log");
         let port = free_port()?;
-        let mut command = match kind {
-            Kind::Kvd => kvd(programs, directory, fsync),
+        let fsync = if kind == kind.base() { fsync } else { Fsync::EverySecond };
+        let mut command = match kind.base() {
             Kind::Bare => bare()?,
             Kind::Redis => redis(programs, directory, fsync, port, &log),
             Kind::Memcached => memcached(programs, port),
+            _ => kvd(programs, directory, fsync),
         };
         command.args(arguments);
         let start = Instant::now();
-        let (mut process, address) = match kind {
+        let (mut process, address) = match kind.base() {
             Kind::Kvd | Kind::Bare => announced(command, kind, log)?,
-            Kind::Redis | Kind::Memcached => {
+            _ => {
                 let process = Process::start(kind.name(), &mut command, log)?;
                 (process, Address::from(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
             }
@@ -157,10 +186,10 @@ impl Server {
 
     /// Stops it and waits until it has written what it holds.
     pub fn stop(self) -> io::Result<()> {
-        match self.kind {
-            Kind::Kvd | Kind::Redis => self.process.stop(),
+        match self.kind.base() {
             // They have nothing to write.
             Kind::Bare | Kind::Memcached => Ok(()),
+            _ => self.process.stop(),
         }
     }
 }
@@ -173,7 +202,7 @@ fn kvd(programs: &Programs, directory: &Path, fsync: Fsync) -> Command {
     }
     command.arg("--data-dir").arg(directory);
     command.args(["--bind", "tcp://127.0.0.1:*"]);
-    command.args(["--fsync", if fsync == Fsync::Always { "always" } else { "never" }]);
+    command.args(["--fsync", fsync.words()[0]]);
     command.args(&programs.kvd_arguments);
     command
 }
@@ -183,15 +212,16 @@ fn redis(programs: &Programs, directory: &Path, fsync: Fsync, port: u16, log: &P
     let mut command = Command::new(&programs.redis);
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""]);
     command.arg("--dir").arg(directory).arg("--logfile").arg(log);
-    command.args(["--appendonly", "yes", "--appendfsync", if fsync == Fsync::Always { "always" } else { "no" }]);
+    command.args(["--appendonly", "yes", "--appendfsync", fsync.words()[1]]);
     command.args(["--aof-use-rdb-preamble", "no", "--auto-aof-rewrite-percentage", "0"]);
     command
 }
 
 fn memcached(programs: &Programs, port: u16) -> Command {
     let mut command = Command::new(&programs.memcached);
-    // One thread has the least memory of its own. The user matters to root alone, whom it asks for one.
-    command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-t", "1", "-u", "root"]);
+    // One thread has the least memory of its own, and is what the others answer with. The limit of memory is beyond
+    // what any load stores. The user matters to root alone, whom it asks for one.
+    command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-t", "1", "-m", "16384", "-u", "root"]);
     command
 }
 

@@ -2,7 +2,7 @@
 
 use super::daemon::DEFAULT_BIND;
 use super::endpoint::{Endpoint, Host};
-use crate::command::MAX_KEY;
+use crate::command::{Expiry, MAX_KEY};
 use crate::tools::bench::address::Address;
 use crate::tools::bench::keys::{Distribution, KeyShape};
 use crate::tools::bench::load::Plan;
@@ -225,7 +225,7 @@ impl BenchFlags {
             shape,
             distribution: self.distribution()?,
             values: self.value.unwrap_or(ValueSize::fixed(default_value)),
-            time_to_live: self.ttl.map(|ttl| ttl.as_millis() as u64),
+            expiry: self.ttl.map_or(Expiry::Never, |ttl| Expiry::In(ttl.as_millis() as u64)),
             rate: self.rate.map(|rate| positive("--rate", rate)).transpose()?,
             warm_up: if self.warm_up == 0.0 { Duration::ZERO } else { seconds("--warm-up", self.warm_up)? },
             until: self.until()?,
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!((plan.mix, plan.distribution), (Mix::of_reads(90), Distribution::Uniform));
         assert_eq!((plan.values, plan.shape), (ValueSize::fixed(100), KeyShape::of_size(16)));
         assert_eq!((plan.until, plan.warm_up), (Until::elapsed(Duration::from_secs(10)), Duration::ZERO));
-        assert!(plan.rate.is_none() && plan.time_to_live.is_none() && !settings.fill && !settings.json);
+        assert!(plan.rate.is_none() && plan.expiry == Expiry::Never && !settings.fill && !settings.json);
     }
 
     #[test]
@@ -345,7 +345,7 @@ mod tests {
         assert_eq!((plan.peers, plan.in_flight, plan.commands, plan.keys), (3, 2, 8, 1000));
         assert_eq!((plan.mix, plan.distribution), (Mix::of_reads(75), Distribution::Zipf(1.1)));
         assert_eq!((plan.values.smallest, plan.values.largest, plan.shape.size()), (10, 1024, 32));
-        assert_eq!((plan.time_to_live, plan.rate, plan.seed), (Some(90_000), Some(500.5), 9));
+        assert_eq!((plan.expiry, plan.rate, plan.seed), (Expiry::In(90_000), Some(500.5), 9));
         assert_eq!(plan.until, Until { elapsed: Duration::from_millis(1500), count: 10 });
         assert_eq!((plan.warm_up, plan.patience), (Duration::from_millis(500), Duration::from_secs(3)));
     }

@@ -2,6 +2,7 @@
 
 use super::protocol::{Answer, Places, Protocol, garbled};
 use super::zmtp::{self, Body, MORE, put_header};
+use crate::command::Expiry;
 use std::io;
 
 /// A DEALER that speaks frames to kvd's ROUTER.
@@ -30,16 +31,21 @@ impl Protocol for Frames {
         Places { key: end - key.len(), value: end }
     }
 
-    fn set(&self, key: &[u8], length: usize, time_to_live: Option<u64>, into: &mut Vec<u8>) -> Places {
+    fn set(&self, key: &[u8], length: usize, expiry: Expiry, into: &mut Vec<u8>) -> Places {
         let start = into.len();
         put_header(MORE, 0, into);
         put_frame(b"SET", true, into);
         put_frame(key, true, into);
         let after_key = into.len() - start;
-        put_header(if time_to_live.is_some() { MORE } else { 0 }, length, into);
+        let option: Option<(&[u8], u64)> = match expiry {
+            Expiry::Never => None,
+            Expiry::In(milliseconds) => Some((b"TTL", milliseconds)),
+            Expiry::At(moment) => Some((b"AT", moment)),
+        };
+        put_header(if option.is_some() { MORE } else { 0 }, length, into);
         let value = into.len() - start;
-        if let Some(milliseconds) = time_to_live {
-            put_frame(b"TTL", true, into);
+        if let Some((name, milliseconds)) = option {
+            put_frame(name, true, into);
             put_frame(milliseconds.to_string().as_bytes(), false, into);
         }
         Places { key: after_key - key.len(), value }

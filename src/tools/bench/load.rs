@@ -16,6 +16,7 @@ use super::requests::Requests;
 use super::schedule::Schedule;
 use super::tally::{Measured, Tally, Until};
 use super::values::ValueSize;
+use crate::command::Expiry;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -43,8 +44,8 @@ pub struct Plan {
     pub distribution: Distribution,
     /// How long values are.
     pub values: ValueSize,
-    /// Milliseconds after which what was written expires.
-    pub time_to_live: Option<u64>,
+    /// When what was written expires.
+    pub expiry: Expiry,
     /// Operations a second, whether or not earlier ones are answered. `None` is a closed loop.
     pub rate: Option<f64>,
     /// What goes before counting begins.
@@ -70,7 +71,7 @@ impl Default for Plan {
             shape: KeyShape::default(),
             distribution: Distribution::Uniform,
             values: ValueSize::fixed(100),
-            time_to_live: None,
+            expiry: Expiry::Never,
             rate: None,
             warm_up: Duration::ZERO,
             until: Until::elapsed(Duration::from_secs(10)),

@@ -6,6 +6,7 @@
 use super::frames;
 use super::protocol::{Answer, Places, Protocol, garbled};
 use super::zmtp::{self, Body, LONG, MORE, put_header};
+use crate::command::Expiry;
 use std::io;
 
 /// The byte that packed bodies begin with.
@@ -43,19 +44,21 @@ impl Protocol for Packed {
         Places { key: end - key.len(), value: end }
     }
 
-    fn set(&self, key: &[u8], length: usize, time_to_live: Option<u64>, into: &mut Vec<u8>) -> Places {
+    fn set(&self, key: &[u8], length: usize, expiry: Expiry, into: &mut Vec<u8>) -> Places {
         let start = into.len();
         into.push(SET);
         put_bytes(key, into);
         let after_key = into.len() - start;
         put_number(length as u64, into);
         let value = into.len() - start;
-        match time_to_live {
-            None => into.push(0),
-            Some(milliseconds) => {
-                into.push(1);
-                put_number(milliseconds, into);
-            }
+        let (kind, milliseconds) = match expiry {
+            Expiry::Never => (0, None),
+            Expiry::In(milliseconds) => (1, Some(milliseconds)),
+            Expiry::At(moment) => (2, Some(moment)),
+        };
+        into.push(kind);
+        if let Some(milliseconds) = milliseconds {
+            put_number(milliseconds, into);
         }
         // No condition, no flags.
         into.extend_from_slice(&[0, 0]);
@@ -248,7 +251,7 @@ mod tests {
         let places = Packed.get(b"key", &mut bytes);
         assert_eq!(places, Places { key: 2, value: 5 });
         let at = bytes.len();
-        let places = Packed.set(b"other", 4, Some(1000), &mut bytes);
+        let places = Packed.set(b"other", 4, Expiry::In(1000), &mut bytes);
         assert_eq!(&bytes[at + places.key..][..5], b"other");
         let tail = bytes.split_off(at + places.value);
         bytes.extend_from_slice(b"four");

@@ -4,6 +4,7 @@
 
 use super::protocol::{Answer, Places, Protocol};
 use super::zmtp::{self, Body, MORE, put_header};
+use crate::command::Expiry;
 use std::io;
 
 /// The pickle of `None`: a miss.
@@ -33,7 +34,7 @@ impl Protocol for Pickle {
         Places { key: key_at, value: into.len() - start }
     }
 
-    fn set(&self, key: &[u8], length: usize, _time_to_live: Option<u64>, into: &mut Vec<u8>) -> Places {
+    fn set(&self, key: &[u8], length: usize, _expiry: Expiry, into: &mut Vec<u8>) -> Places {
         let start = into.len();
         // BINBYTES and 4 bytes of length; after the value TUPLE3 and STOP.
         let key_at = put_key(b"set", key, 5 + length + 2, into) - start;

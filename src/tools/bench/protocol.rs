@@ -3,6 +3,7 @@
 //! One client drives every server that is compared, so that a difference between two rows is a difference
 //! between servers. What differs on the wire stays behind [`Protocol`]; sockets and time are not known here.
 
+use crate::command::Expiry;
 use std::io;
 
 /// How a server answered a command. Values are counted, not looked at.
@@ -44,8 +45,8 @@ pub trait Protocol: Sync {
     /// Appends the command that reads a key.
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Places;
 
-    /// Appends the command that stores a value of `length` bytes, which is left out. `time_to_live` is in milliseconds.
-    fn set(&self, key: &[u8], length: usize, time_to_live: Option<u64>, into: &mut Vec<u8>) -> Places;
+    /// Appends the command that stores a value of `length` bytes, which is left out.
+    fn set(&self, key: &[u8], length: usize, expiry: Expiry, into: &mut Vec<u8>) -> Places;
 
     /// Appends the command that lists about `count` keys from a place on.
     fn scan(&self, from: u64, count: u64, into: &mut Vec<u8>) {

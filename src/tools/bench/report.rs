@@ -5,6 +5,7 @@ use super::load::{Ended, Outcome};
 use super::mix::Operation;
 use super::session::Settings;
 use super::tally::Figures;
+use crate::command::Expiry;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -115,6 +116,10 @@ impl Report<'_> {
             Distribution::Latest(theta) => ("latest", Some(theta)),
             Distribution::Sequential => ("sequential", None),
         };
+        let time_to_live = match plan.expiry {
+            Expiry::In(milliseconds) => Some(milliseconds),
+            Expiry::Never | Expiry::At(_) => None,
+        };
         let operations: Map<String, Value> =
             self.rows().into_iter().map(|(name, figures)| (name.to_owned(), figures_json(&figures))).collect();
         let ended = match self.outcome.ended {
@@ -139,7 +144,7 @@ impl Report<'_> {
                 "theta": theta,
                 "value_smallest": plan.values.smallest,
                 "value_largest": plan.values.largest,
-                "ttl_ms": plan.time_to_live,
+                "ttl_ms": time_to_live,
                 "rate": plan.rate,
                 "seconds": (plan.until.elapsed != Duration::MAX).then_some(plan.until.elapsed.as_secs_f64()),
                 "requests": (plan.until.count != u64::MAX).then_some(plan.until.count),

@@ -55,8 +55,8 @@ impl Requests {
     /// Those that a plan wants.
     pub fn new(protocol: &'static dyn Protocol, plan: &Plan, payload: &Payload) -> Requests {
         let set = match plan.values.single() {
-            Some(length) => Set::Template(Template::set(protocol, plan.shape, length, payload, plan.time_to_live)),
-            None => Set::Builder(Builder::new(plan.shape, plan.time_to_live)),
+            Some(length) => Set::Template(Template::set(protocol, plan.shape, length, payload, plan.expiry)),
+            None => Set::Builder(Builder::new(plan.shape, plan.expiry)),
         };
         Requests {
             protocol,

@@ -3,6 +3,7 @@
 use super::keys::{KeyShape, overwrite};
 use super::outbox::Outbox;
 use super::protocol::Protocol;
+use crate::command::Expiry;
 
 /// Values from this length on are not copied.
 const SHARED: usize = 16 * 1024;
@@ -26,16 +27,10 @@ impl Template {
         Template { shape, key: places.key, head, shared: 0, tail: Vec::new() }
     }
 
-    /// A request to write a value, the first `length` bytes of the payload. `time_to_live` is in milliseconds.
-    pub fn set(
-        protocol: &dyn Protocol,
-        shape: KeyShape,
-        length: usize,
-        payload: &[u8],
-        time_to_live: Option<u64>,
-    ) -> Template {
+    /// A request to write a value, the first `length` bytes of the payload.
+    pub fn set(protocol: &dyn Protocol, shape: KeyShape, length: usize, payload: &[u8], expiry: Expiry) -> Template {
         let mut head = Vec::new();
-        let places = protocol.set(&shape.key(0), length, time_to_live, &mut head);
+        let places = protocol.set(&shape.key(0), length, expiry, &mut head);
         let mut tail = head.split_off(places.value);
         let shared = if length < SHARED { 0 } else { length };
         if shared == 0 {
@@ -63,14 +58,14 @@ impl Template {
 pub struct Builder {
     blank: Vec<u8>,
     shape: KeyShape,
-    time_to_live: Option<u64>,
+    expiry: Expiry,
     tail: Vec<u8>,
 }
 
 impl Builder {
     /// Requests for keys of this shape.
-    pub fn new(shape: KeyShape, time_to_live: Option<u64>) -> Builder {
-        Builder { blank: shape.key(0), shape, time_to_live, tail: Vec::new() }
+    pub fn new(shape: KeyShape, expiry: Expiry) -> Builder {
+        Builder { blank: shape.key(0), shape, expiry, tail: Vec::new() }
     }
 
     /// Appends the request for the key with this number and a value of this length. Returns how many bytes of it are
@@ -78,7 +73,7 @@ impl Builder {
     pub fn put(&mut self, protocol: &dyn Protocol, key: u64, length: usize, into: &mut Outbox) -> usize {
         let bytes = into.bytes();
         let start = bytes.len();
-        let places = protocol.set(&self.blank, length, self.time_to_live, bytes);
+        let places = protocol.set(&self.blank, length, self.expiry, bytes);
         overwrite(key, &mut bytes[start + places.key..][..self.shape.size()]);
         self.tail.clear();
         self.tail.extend(bytes.drain(start + places.value..));

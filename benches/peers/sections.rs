@@ -1,0 +1,69 @@
+//! The parts that a run is made of, and which of them were asked for.
+
+use clap::Args;
+
+/// A part of a run, with a heading of its own in what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Throughput and latency.
+    Loads,
+    /// GETs beside writers.
+    Reads,
+    /// Starts on a full log.
+    Replay,
+    /// Ill-behaved clients.
+    Memory,
+    /// Hits of caches.
+    HitRatio,
+    /// Latency beside compaction.
+    Compaction,
+    /// The longest waits.
+    Pauses,
+}
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub struct Sections {
+    /// Throughput and latency under the loads (this is what runs if nothing is named)
+    #[arg(long)]
+    loads: bool,
+    /// How long GETs take while others write
+    #[arg(long)]
+    reads: bool,
+    /// How long a start takes on a full log
+    #[arg(long)]
+    replay: bool,
+    /// What ill-behaved clients cost in memory
+    #[arg(long)]
+    memory: bool,
+    /// How often caches of equal memory hold what they are asked for
+    #[arg(long)]
+    hit_ratio: bool,
+    /// Latency of a steady load while the log is compacted
+    #[arg(long)]
+    compaction: bool,
+    /// The longest waits of a steady reader while millions of keys come, expire and are flushed
+    #[arg(long)]
+    pauses: bool,
+}
+
+impl Sections {
+    /// Those asked for, in the order in which they run; all of them if `all`.
+    pub fn chosen(self, all: bool) -> Vec<Section> {
+        let asked = [
+            (self.loads, Section::Loads),
+            (self.reads, Section::Reads),
+            (self.replay, Section::Replay),
+            (self.memory, Section::Memory),
+            (self.hit_ratio, Section::HitRatio),
+            (self.compaction, Section::Compaction),
+            (self.pauses, Section::Pauses),
+        ];
+        let mut chosen: Vec<_> = asked.into_iter().filter(|(asked, _)| all || *asked).map(|(_, part)| part).collect();
+        if chosen.is_empty() {
+            chosen.push(Section::Loads);
+        }
+        chosen
+    }
+}
