@@ -7,10 +7,24 @@ SECONDS_PER_TARGET ?= 30
 FUZZ_TARGETS := log_segment log_roundtrip frames pickle packed
 PYTHON := .venv/bin/python3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# What is compared with kvd, by its packages, and what runs the comparison.
+BENCH_PACKAGES := redis-server memcached python3-venv
+RESULTS := docs/benchmarks
+PEERS := cargo bench --locked --bench peers -- --results $(RESULTS)/results.json
 # What the tests use beside kvd's own needs: strace makes system calls fail.
 TEST_PACKAGES := strace python3-venv
 
-.PHONY: help run build test check unit-tests doc-tests fuzz bench-peers setup setup-tests clean
+# Installs those of some packages that are missing.
+define install
+	@for package in $(1); do \
+	    dpkg -s $$package >/dev/null 2>&1 || missing="$${missing:-} $$package"; \
+	done; \
+	if [ -n "$${missing:-}" ]; then \
+	    $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+endef
+
+.PHONY: help run build test check unit-tests doc-tests fuzz bench-peers setup setup-tests setup-bench clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,8 +58,21 @@ fuzz: ## Run each fuzz target for SECONDS_PER_TARGET seconds (30).
 	        -max_total_time=$(SECONDS_PER_TARGET) -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1; \
 	done
 
-bench-peers: setup ## Compare kvd with Redis and a bare ROUTER (needs redis-server).
-	cargo bench --locked --bench peers -- --loads --reads
+bench-peers: setup setup-bench ## Compare kvd with Redis, memcached and a bare ROUTER: tables and plots in docs/benchmarks.
+	@mkdir -p $(RESULTS)
+	@: > $(RESULTS)/tables.md
+	$(PEERS) --loads --seconds 1.5 --servers kvd,kvd-second,redis,redis-second,memcached,bare | tee -a $(RESULTS)/tables.md
+	$(PEERS) --sizes --seconds 1.5 --servers kvd,redis,memcached | tee -a $(RESULTS)/tables.md
+	$(PEERS) --packed --seconds 1.5 --servers kvd,redis | tee -a $(RESULTS)/tables.md
+	$(PEERS) --half --start --seconds 2 --servers kvd,redis,memcached | tee -a $(RESULTS)/tables.md
+	$(PEERS) --reads --replay --compaction --seconds 2 --servers kvd,redis | tee -a $(RESULTS)/tables.md
+	$(PEERS) --pauses --scale --seconds 2 --rounds 1 --servers kvd,redis,memcached | tee -a $(RESULTS)/tables.md
+	$(PYTHON) benches/plots.py $(RESULTS)/results.json
+
+setup-bench: ## Install the servers to compare with, and what draws the plots.
+	$(call install,$(BENCH_PACKAGES))
+	@[ -x $(PYTHON) ] || python3 -m venv .venv
+	@$(PYTHON) -c 'import matplotlib' 2>/dev/null || $(PYTHON) -m pip install --quiet --disable-pip-version-check 'matplotlib>=3.8,<4'
 
 setup: ## Install what building needs: libzmq's headers.
 	@if ! [ -e /usr/include/zmq.h ]; then \
@@ -53,12 +80,7 @@ setup: ## Install what building needs: libzmq's headers.
 	fi
 
 setup-tests: ## Install what the tests need.
-	@for package in $(TEST_PACKAGES); do \
-	    dpkg -s $$package >/dev/null 2>&1 || missing="$${missing:-} $$package"; \
-	done; \
-	if [ -n "$${missing:-}" ]; then \
-	    $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; \
-	fi
+	$(call install,$(TEST_PACKAGES))
 	@[ -x $(PYTHON) ] || python3 -m venv .venv
 	@$(PYTHON) -c 'import zmq' 2>/dev/null || $(PYTHON) -m pip install --quiet --disable-pip-version-check 'pyzmq>=26,<28'
 	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-nextest

@@ -12,7 +12,6 @@ use kvd::tools::bench::connection::Connection;
 use kvd::tools::bench::load::{self, Plan};
 use kvd::tools::bench::protocol::Answer;
 use kvd::tools::bench::tally::{Measured, Until};
-use kvd::tools::bench::values::ValueSize;
 use kvd::tools::bench::zmtp;
 use std::io;
 use std::path::Path;
@@ -23,7 +22,7 @@ use std::time::Duration;
 /// Bytes of a value.
 const VALUE: usize = 1024;
 /// How both are brought to their limit.
-const SATURATION: Load = Load { reads: 50, peers: 50, in_flight: 16 };
+const SATURATION: Load = Load { reads: 50, value: Some(VALUE), ..Load::set(50, 16) };
 /// How often a compaction is asked for; one that is under way goes on.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -87,8 +86,7 @@ fn filled(options: &Options, kind: Kind, directory: &Path) -> io::Result<Server>
 
 /// What is asked.
 fn plan(options: &Options) -> Plan {
-    let values = ValueSize::fixed(VALUE);
-    Plan { keys: options.overwritten_keys(), values, ..SATURATION.plan(options) }
+    Plan { keys: options.overwritten_keys(), ..SATURATION.plan(options, Kind::Kvd) }
 }
 
 fn drive(kind: Kind, server: &Server, plan: &Plan) -> io::Result<Measured> {

@@ -6,13 +6,27 @@
 
 use crate::load::Load;
 use crate::options::Options;
+use crate::results::Results;
 use crate::server::{Fsync, Kind, Server};
-use crate::table::{self, median, ratio, short};
+use crate::table::{self, least_most, median, ratio, short};
 use kvd::tools::bench::load::{self, Plan};
 use kvd::tools::bench::tally::{Measured, Until};
+use serde_json::json;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
+
+/// Loads that are compared, under one heading.
+pub struct Contest<'a> {
+    /// What the section is called, in words and as data.
+    pub heading: &'a str,
+    /// The same as data.
+    pub section: &'a str,
+    /// What is asked.
+    pub loads: Vec<Load>,
+    /// Who is asked.
+    pub kinds: Vec<Kind>,
+}
 
 /// Figures of one server under one load, one element a round.
 #[derive(Default)]
@@ -20,7 +34,7 @@ struct Figures {
     rate: Vec<f64>,
     p50: Vec<f64>,
     p99: Vec<f64>,
-    /// Microseconds of processor time a message.
+    /// Microseconds of processor time a command.
     server: Vec<f64>,
     client: Vec<f64>,
 }
@@ -29,9 +43,10 @@ struct Figures {
 ///
 /// # Errors
 /// A server fails, refuses a request or loses a key.
-pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> {
+pub fn run(options: &Options, contest: &Contest<'_>, scratch: &Path, results: &mut Results) -> io::Result<()> {
+    let kinds = &contest.kinds;
     let mut rows = Vec::new();
-    for &load in &options.loads() {
+    for &load in &contest.loads {
         let mut figures: Vec<Figures> = kinds.iter().map(|_| Figures::default()).collect();
         for round in 0..options.rounds() {
             for (kind, figures) in kinds.iter().zip(&mut figures) {
@@ -41,25 +56,23 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
         }
         let redis = kinds.iter().position(|kind| *kind == Kind::Redis).map(|i| median(&figures[i].rate));
         for (kind, figures) in kinds.iter().zip(&figures) {
-            rows.push(figures.row(load, *kind, redis));
+            rows.push(figures.row(options, load, *kind, redis));
+            results.add(contest.section, figures.record(options, load, *kind));
         }
     }
-    table::print(
-        "Loads",
-        2,
-        &[
-            "load",
-            "server",
-            "msg/s",
-            "least–most",
-            "to Redis",
-            "p50 µs",
-            "p99 µs",
-            "server CPU µs/msg",
-            "client CPU µs/msg",
-        ],
-        &rows,
-    );
+    let header = [
+        "load",
+        "server",
+        "commands/s",
+        "least–most",
+        "to Redis",
+        "MiB/s",
+        "p50 µs",
+        "p99 µs",
+        "server CPU µs each",
+        "client CPU µs each",
+    ];
+    table::print(contest.heading, 2, &header, &rows);
     Ok(())
 }
 
@@ -67,55 +80,83 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
 ///
 /// # Errors
 /// It can't be started, or refuses a write.
-pub fn filled(options: &Options, kind: Kind, directory: &Path) -> io::Result<Server> {
-    let server = Server::start(&options.programs(), kind, &directory.join("data"), Fsync::Always)?;
-    let fill = Load::set(1, 1).plan(options).fill();
-    load::run(kind.protocol(), &server.address, &fill)?.whole()?;
+pub fn filled(options: &Options, kind: Kind, load: Load, directory: &Path) -> io::Result<Server> {
+    // memcached takes no value of 1 MiB unless it is told.
+    let long = kind.base() == Kind::Memcached && load.bytes(options) >= 1 << 19;
+    let arguments = if long { vec!["-I".to_owned(), "16m".to_owned()] } else { Vec::new() };
+    let directory = directory.join("data");
+    let server = Server::start_with(&options.programs(), kind, &directory, Fsync::Always, &arguments)?;
+    load::run(kind.protocol(), &server.address, &Load { commands: 1, ..load }.plan(options, kind).fill())?.whole()?;
     Ok(server)
 }
 
-fn drive(kind: Kind, server: &Server, plan: &Plan) -> io::Result<Measured> {
-    load::run(kind.protocol(), &server.address, plan)?.whole()
+/// Puts a server under a load.
+///
+/// # Errors
+/// It fails or refuses a request.
+pub fn drive(server: &Server, load: Load, plan: &Plan) -> io::Result<Measured> {
+    load::run(load.protocol(server.kind), &server.address, plan)?.whole()
+}
+
+/// Puts a server that holds all keys under a load, after a warm-up. Returns what came of it, and the microseconds of the
+/// server's processor time that each command took.
+///
+/// # Errors
+/// It fails, refuses a request or loses a key.
+pub fn timed(options: &Options, server: &Server, load: Load, plan: &Plan) -> io::Result<(Measured, f64)> {
+    let seconds = Duration::from_secs_f64(options.seconds());
+    drive(server, load, &Plan { until: Until::elapsed(seconds / 3), ..plan.clone() })?;
+    let before = server.process.processor_time()?;
+    let measured = drive(server, load, &Plan { until: Until::elapsed(seconds), ..plan.clone() })?;
+    let spent = server.process.processor_time()?.saturating_sub(before);
+    if measured.misses() > 0 {
+        return Err(io::Error::other(format!("{}: {} keys were lost", server.kind.name(), measured.misses())));
+    }
+    let each = microseconds_each(spent, &measured);
+    Ok((measured, each))
+}
+
+fn microseconds_each(time: Duration, measured: &Measured) -> f64 {
+    time.as_secs_f64() * 1e6 / measured.count() as f64
 }
 
 fn measure(options: &Options, kind: Kind, load: Load, scratch: &Path, figures: &mut Figures) -> io::Result<()> {
     let directory = tempfile::tempdir_in(scratch)?;
-    let server = filled(options, kind, directory.path())?;
-    let seconds = Duration::from_secs_f64(options.seconds());
-    let plan = load.plan(options);
-    drive(kind, &server, &Plan { until: Until::elapsed(seconds / 3), ..plan.clone() })?;
-    let before = server.process.processor_time()?;
-    let measured = drive(kind, &server, &Plan { until: Until::elapsed(seconds), ..plan })?;
-    let spent = server.process.processor_time()?.saturating_sub(before);
+    let server = filled(options, kind, load, directory.path())?;
+    let (measured, each) = timed(options, &server, load, &load.plan(options, kind))?;
     server.stop()?;
-    if measured.misses() > 0 {
-        return Err(io::Error::other(format!("{}: {} keys were lost", kind.name(), measured.misses())));
-    }
-
-    let each = |time: Duration| time.as_secs_f64() * 1e6 / measured.count() as f64;
     let latency = measured.overall().latency;
     figures.rate.push(measured.rate());
     figures.p50.push(latency.value_at_quantile(0.50) as f64 / 1e3);
     figures.p99.push(latency.value_at_quantile(0.99) as f64 / 1e3);
-    figures.server.push(each(spent));
-    figures.client.push(each(measured.client));
+    figures.server.push(each);
+    figures.client.push(microseconds_each(measured.client, &measured));
     Ok(())
 }
 
 impl Figures {
-    fn row(&self, load: Load, kind: Kind, redis: Option<f64>) -> Vec<String> {
-        let least = self.rate.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = self.rate.iter().copied().fold(0.0, f64::max);
+    fn row(&self, options: &Options, load: Load, kind: Kind, redis: Option<f64>) -> Vec<String> {
         vec![
             load.to_string(),
             kind.name().to_owned(),
             short(median(&self.rate)),
-            format!("{}–{}", short(least), short(most)),
+            least_most(&self.rate),
             ratio(median(&self.rate), redis),
+            format!("{:.0}", median(&self.rate) * load.bytes(options) as f64 / f64::from(1 << 20)),
             format!("{:.0}", median(&self.p50)),
             format!("{:.0}", median(&self.p99)),
             format!("{:.2}", median(&self.server)),
             format!("{:.2}", median(&self.client)),
         ]
+    }
+
+    fn record(&self, options: &Options, load: Load, kind: Kind) -> serde_json::Value {
+        json!({
+            "load": load.to_string(), "server": kind.name(),
+            "reads_percent": load.reads, "peers": load.peers, "in_flight": load.in_flight, "commands": load.commands,
+            "value": load.bytes(options), "rates": self.rate, "commands_per_second": median(&self.rate),
+            "p50_us": median(&self.p50), "p99_us": median(&self.p99),
+            "server_cpu_us": median(&self.server), "client_cpu_us": median(&self.client),
+        })
     }
 }

@@ -1,10 +1,18 @@
-//! A load by its name: `set50x16` is 50 peers, each with 16 SETs in flight.
+//! A load by its name: `set50x16` is 50 peers, each with 16 SETs in flight; `set50x1x16` has one message of 16 SETs in
+//! flight instead; `set50x16/1KiB` has values of that length.
 
 use crate::options::Options;
+use crate::server::Kind;
 use kvd::tools::bench::load::Plan;
 use kvd::tools::bench::mix::Mix;
+use kvd::tools::bench::packed::Packed;
+use kvd::tools::bench::protocol::Protocol;
+use kvd::tools::bench::values::ValueSize;
 use std::fmt;
 use std::str::FromStr;
+
+/// Bytes of all values of a store together, at most: large ones are fewer.
+const STORE: usize = 256 << 20;
 
 /// What is asked, by how many, and how much at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,27 +23,43 @@ pub struct Load {
     pub peers: usize,
     /// Requests that each connection keeps unanswered.
     pub in_flight: usize,
+    /// Commands of a request. More than one are a packed message of kvd; on others, as many requests in flight.
+    pub commands: usize,
+    /// Bytes of a value, if it is not that of the options.
+    pub value: Option<usize>,
 }
 
 impl Load {
     /// SETs alone.
     pub const fn set(peers: usize, in_flight: usize) -> Load {
-        Load { reads: 0, peers, in_flight }
+        Load { reads: 0, peers, in_flight, commands: 1, value: None }
     }
 
     /// GETs alone.
     pub const fn get(peers: usize, in_flight: usize) -> Load {
-        Load { reads: 100, peers, in_flight }
+        Load { reads: 100, ..Load::set(peers, in_flight) }
     }
 
-    /// As a plan, with the keys and the values that the options want.
-    pub fn plan(self, options: &Options) -> Plan {
+    /// Bytes of a value.
+    pub fn bytes(self, options: &Options) -> usize {
+        self.value.unwrap_or(options.value().largest)
+    }
+
+    /// How this server is spoken to.
+    pub fn protocol(self, kind: Kind) -> &'static dyn Protocol {
+        if self.commands > 1 && kind.base() == Kind::Kvd { &Packed } else { kind.protocol() }
+    }
+
+    /// As a plan for this server.
+    pub fn plan(self, options: &Options, kind: Kind) -> Plan {
+        let batches = self.protocol(kind).batches();
         Plan {
             peers: self.peers,
-            in_flight: self.in_flight,
+            in_flight: if batches { self.in_flight } else { self.in_flight * self.commands },
+            commands: if batches { self.commands } else { 1 },
             mix: Mix::of_reads(self.reads),
-            keys: options.keys(),
-            values: options.value(),
+            keys: options.keys().min((STORE / self.bytes(options).max(1)) as u64),
+            values: ValueSize::fixed(self.bytes(options)),
             ..Plan::default()
         }
     }
@@ -49,7 +73,16 @@ impl fmt::Display for Load {
             100 => write!(out, "get"),
             reads => write!(out, "mix{reads}:"),
         }?;
-        write!(out, "{}x{}", self.peers, self.in_flight)
+        write!(out, "{}x{}", self.peers, self.in_flight)?;
+        if self.commands > 1 {
+            write!(out, "x{}", self.commands)?;
+        }
+        match self.value {
+            None => Ok(()),
+            Some(value) if value >= 1 << 20 && value.is_multiple_of(1 << 20) => write!(out, " of {} MiB", value >> 20),
+            Some(value) if value >= 1 << 10 && value.is_multiple_of(1 << 10) => write!(out, " of {} KiB", value >> 10),
+            Some(value) => write!(out, " of {value} B"),
+        }
     }
 }
 
@@ -68,11 +101,24 @@ impl FromStr for Load {
         };
         let (reads, numbers) =
             named.or_else(mixed).ok_or("a load starts with set, get, mix or mix90:, as in set50x16")?;
-        let sizes = numbers.split_once('x').and_then(|(peers, in_flight)| {
-            let (peers, in_flight) = (peers.parse().ok()?, in_flight.parse().ok()?);
-            (peers > 0 && in_flight > 0).then_some((peers, in_flight))
-        });
-        let (peers, in_flight) = sizes.ok_or("peers and requests in flight are two numbers, as in set50x16")?;
-        Ok(Load { reads, peers, in_flight })
+        let (numbers, value) = match numbers.split_once(" of ").or_else(|| numbers.split_once('/')) {
+            None => (numbers, None),
+            Some((numbers, value)) => {
+                (numbers, Some(value.parse::<ValueSize>()?.single().ok_or("a load has values of one size")?))
+            }
+        };
+        let numbers: Option<Vec<usize>> = numbers.split('x').map(|number| number.parse().ok()).collect();
+        match numbers.as_deref() {
+            Some(&[peers, in_flight]) if peers > 0 && in_flight > 0 => {
+                Ok(Load { reads, peers, in_flight, commands: 1, value })
+            }
+            Some(&[peers, in_flight, commands]) if peers > 0 && in_flight > 0 && commands > 0 => {
+                Ok(Load { reads, peers, in_flight, commands, value })
+            }
+            _ => {
+                Err("peers, requests in flight and commands of a request are numbers, as in set50x16 or set50x1x16"
+                    .into())
+            }
+        }
     }
 }

@@ -16,10 +16,12 @@
 
 #![allow(clippy::cast_precision_loss, reason = "counts become rates that are shown in three digits")]
 
+mod bandwidth;
 mod bare;
 mod cache;
 mod compaction;
 mod compare;
+mod half;
 mod hits;
 mod load;
 mod lookaside;
@@ -33,16 +35,20 @@ mod reads;
 mod replay;
 mod resp;
 mod results;
+mod scale;
 mod sections;
 mod server;
+mod start;
 mod table;
 mod trace;
 
 use clap::Parser;
+use compare::Contest;
 use machine::Clock;
 use options::Options;
 use results::Results;
 use sections::Section;
+use server::Kind;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -79,7 +85,15 @@ fn run(options: &Options) -> io::Result<()> {
     let mut results = Results::default();
     for section in options.sections() {
         match section {
-            Section::Loads => compare::run(options, &servers, scratch)?,
+            Section::Loads | Section::Sizes | Section::Packed => {
+                compare::run(options, &contest(options, section, &servers), scratch, &mut results)?;
+                if section == Section::Sizes {
+                    bandwidth::run(options, scratch, &mut results)?;
+                }
+            }
+            Section::Half => half::run(options, &servers, scratch, &mut results)?,
+            Section::Start => start::run(options, &servers, scratch, &mut results)?,
+            Section::Scale => scale::run(options, &servers, scratch, &mut results)?,
             Section::Reads => reads::run(options, &servers, scratch)?,
             Section::Replay => replay::run(options, &servers, scratch)?,
             Section::Memory => memory::run(options, &servers, scratch)?,
@@ -93,4 +107,16 @@ fn run(options: &Options) -> io::Result<()> {
     }
     println!("\nThe hypervisor gave {:.1}% of the processor time to others meanwhile.", clock.stolen_since()?);
     Ok(())
+}
+
+/// Servers beside each other, as this section wants it.
+fn contest(options: &Options, section: Section, servers: &[Kind]) -> Contest<'static> {
+    let (heading, section, loads) = match section {
+        Section::Sizes => ("Values of other sizes", "sizes", Options::sizes()),
+        Section::Packed => ("Packed messages and pipelines", "packed", Options::packed()),
+        _ => ("Loads", "loads", options.loads()),
+    };
+    // The bare ROUTER holds no values and reads no packed messages.
+    let kinds = servers.iter().copied().filter(|kind| section == "loads" || *kind != Kind::Bare).collect();
+    Contest { heading, section, loads, kinds }
 }

@@ -87,20 +87,42 @@ impl Options {
         self.results.as_deref()
     }
 
+    /// Numbers of keys of --scale.
+    pub fn scale(&self) -> &'static [u64] {
+        if self.smoke { &[1_000, 5_000] } else { &[10_000, 100_000, 1_000_000, 5_000_000, 20_000_000] }
+    }
+
     /// Keys of --pauses.
     pub fn pause_keys(&self) -> u64 {
         self.keys.unwrap_or(if self.smoke { 20_000 } else { 10_000_000 })
     }
 
-    /// The loads to run.
+    /// The loads to run: all but the ones that say nothing new, since the full product takes hours.
     pub fn loads(&self) -> Vec<Load> {
+        const SHAPES: [(usize, usize); 8] =
+            [(1, 1), (1, 16), (1, 128), (50, 1), (50, 16), (50, 128), (500, 1), (500, 16)];
         if !self.only.is_empty() {
             return self.only.clone();
         }
-        let sizes: &[(usize, usize)] =
-            if self.smoke { &[(1, 1), (50, 16)] } else { &[(1, 1), (50, 1), (50, 16), (50, 128)] };
-        let of = |reads| sizes.iter().map(move |&(peers, in_flight)| Load { reads, peers, in_flight });
-        of(0).chain(of(100)).collect()
+        let shapes = if self.smoke { &[(1, 1), (50, 16)][..] } else { &SHAPES };
+        let of = |load: fn(usize, usize) -> Load| shapes.iter().map(move |&(peers, in_flight)| load(peers, in_flight));
+        let mixed = [90, 50].map(|reads| Load { reads, ..Load::set(50, 16) });
+        of(Load::set).chain(of(Load::get)).chain(mixed).collect()
+    }
+
+    /// The loads with values of other sizes: large ones are fewer in flight.
+    pub fn sizes() -> Vec<Load> {
+        let of = |reads| {
+            [(50, 16, 16), (50, 16, 1 << 10), (50, 4, 64 << 10), (8, 1, 1 << 20)]
+                .map(|(peers, in_flight, value)| Load { reads, value: Some(value), ..Load::set(peers, in_flight) })
+        };
+        of(0).into_iter().chain(of(100)).collect()
+    }
+
+    /// The loads of packed messages.
+    pub fn packed() -> Vec<Load> {
+        let of = |reads| [(50, 16), (8, 128)].map(|(peers, commands)| Load { reads, commands, ..Load::set(peers, 1) });
+        of(0).into_iter().chain(of(100)).collect()
     }
 
     /// Who takes part.

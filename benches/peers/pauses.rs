@@ -91,7 +91,7 @@ struct Figures {
 /// # Errors
 /// A server fails or refuses a request.
 pub fn run(options: &Options, kinds: &[Kind], scratch: &Path, results: &mut Results) -> io::Result<()> {
-    let kinds: Vec<Kind> = kinds.iter().copied().filter(|kind| *kind != Kind::Bare).collect();
+    let kinds: Vec<Kind> = kinds.iter().copied().filter(|kind| *kind != Kind::Bare && *kind == kind.base()).collect();
     let mut all: Vec<Vec<(Event, Figures)>> = kinds.iter().map(|_| Vec::new()).collect();
     for round in 0..options.rounds() {
         for (kind, sums) in kinds.iter().zip(&mut all) {

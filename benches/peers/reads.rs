@@ -3,12 +3,12 @@
 //! A server that syncs on the thread that answers shows the length of a sync here. On a machine of few cores
 //! the writers' share of the processor shows as well, so a row stands only beside another server's.
 
-use crate::compare::filled;
+use crate::compare::{drive, filled};
 use crate::load::Load;
 use crate::options::Options;
 use crate::server::Kind;
 use crate::table::{self, median, short};
-use kvd::tools::bench::load::{self, Plan};
+use kvd::tools::bench::load::Plan;
 use kvd::tools::bench::tally::{Measured, Until};
 use std::io;
 use std::path::Path;
@@ -63,12 +63,10 @@ fn measure(
     scratch: &Path,
 ) -> io::Result<(Measured, Option<Measured>)> {
     let directory = tempfile::tempdir_in(scratch)?;
-    let server = filled(options, kind, directory.path())?;
+    let server = filled(options, kind, READER, directory.path())?;
     let seconds = Duration::from_secs_f64(options.seconds());
-    let drive = |load: Load, time| {
-        let plan = Plan { until: Until::elapsed(time), ..load.plan(options) };
-        load::run(kind.protocol(), &server.address, &plan)?.whole()
-    };
+    let drive =
+        |load: Load, time| drive(&server, load, &Plan { until: Until::elapsed(time), ..load.plan(options, kind) });
     let both = thread::scope(|scope| {
         let writers = (in_flight > 0).then(|| {
             let load = Load::set(PEERS, in_flight);

@@ -70,7 +70,7 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
 
 fn write(options: &Options, kind: Kind, directory: &Path) -> io::Result<()> {
     let server = Server::start(&options.programs(), kind, directory, Fsync::Never)?;
-    let plan = Plan { keys: options.records(), ..Load::set(1, 1).plan(options) };
+    let plan = Plan { keys: options.records(), ..Load::set(1, 1).plan(options, kind) };
     load::run(kind.protocol(), &server.address, &plan.fill())?.whole()?;
     server.stop()
 }

@@ -7,8 +7,18 @@ use clap::Args;
 pub enum Section {
     /// Throughput and latency.
     Loads,
+    /// The same with values of other sizes.
+    Sizes,
+    /// The same with packed messages.
+    Packed,
+    /// Latency below saturation.
+    Half,
     /// GETs beside writers.
     Reads,
+    /// Starts on nothing.
+    Start,
+    /// Rates by the number of keys.
+    Scale,
     /// Starts on a full log.
     Replay,
     /// Ill-behaved clients.
@@ -28,6 +38,21 @@ pub struct Sections {
     /// Throughput and latency under the loads (this is what runs if nothing is named)
     #[arg(long)]
     loads: bool,
+    /// The same with values of 16 B to 1 MiB, and what the disk and loopback can do at all
+    #[arg(long)]
+    sizes: bool,
+    /// The same with many commands a message, beside Redis's pipelines
+    #[arg(long)]
+    packed: bool,
+    /// Latency at half of what the slowest server reaches, open loop
+    #[arg(long)]
+    half: bool,
+    /// How long a start takes on an empty directory
+    #[arg(long)]
+    start: bool,
+    /// Rates and cost of a command with 10,000 to 20 million keys
+    #[arg(long)]
+    scale: bool,
     /// How long GETs take while others write
     #[arg(long)]
     reads: bool,
@@ -53,7 +78,12 @@ impl Sections {
     pub fn chosen(self, all: bool) -> Vec<Section> {
         let asked = [
             (self.loads, Section::Loads),
+            (self.sizes, Section::Sizes),
+            (self.packed, Section::Packed),
+            (self.half, Section::Half),
             (self.reads, Section::Reads),
+            (self.start, Section::Start),
+            (self.scale, Section::Scale),
             (self.replay, Section::Replay),
             (self.memory, Section::Memory),
             (self.hit_ratio, Section::HitRatio),

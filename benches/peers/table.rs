@@ -21,6 +21,13 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The least and the most of some counts.
+pub fn least_most(values: &[f64]) -> String {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = values.iter().copied().fold(0.0, f64::max);
+    format!("{}–{}", short(least), short(most))
+}
+
 /// A count in three digits or so: `940`, `68.1 k`, `1.19 M`.
 pub fn short(value: f64) -> String {
     match value {
