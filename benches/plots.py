@@ -47,6 +47,20 @@ def bars(axes, records, group, value, unit, logarithmic=False):
     axes.grid(axis="y", alpha=0.3)
 
 
+def lines(axis, records, horizontal, vertical):
+    """A line a server."""
+    for server in servers_of(records):
+        points = sorted((horizontal(record), vertical(record)) for record in records if record["server"] == server)
+        axis.plot(*zip(*points), marker="o", label=server, color=COLOURS.get(server, FALLBACK))
+    axis.set_xscale("log")
+    axis.grid(alpha=0.3)
+
+
+def mebibytes(rate):
+    """Bytes a second of a record, whose rate has this name."""
+    return lambda record: record[rate] * record["value"] / 2**20
+
+
 def loads(records, pictures):
     """Commands a second, SETs and GETs apart, the mixes in a picture of their own."""
     kinds = {0: "SET", 100: "GET"}
@@ -75,23 +89,13 @@ def sizes(records, bandwidth, pictures):
     figure, axes = plt.subplots(1, 2, figsize=(12, 5), sharey=True)
     limits = {0: "write and fdatasync", 100: "echo over loopback"}
     for axis, (percent, limit) in zip(axes, limits.items()):
-        for server in servers_of(records):
-            points = sorted(
-                (record["value"], record["commands_per_second"] * record["value"] / 2**20)
-                for record in records
-                if record["server"] == server and record["reads_percent"] == percent
-            )
-            axis.plot(*zip(*points), marker="o", label=server, color=COLOURS.get(server, FALLBACK))
-        points = sorted(
-            (record["value"], record["per_second"] * record["value"] / 2**20)
-            for record in bandwidth
-            if record["what"] == limit
-        )
+        part = [record for record in records if record["reads_percent"] == percent]
+        lines(axis, part, lambda record: record["value"], mebibytes("commands_per_second"))
+        points = sorted((record["value"], mebibytes("per_second")(record)) for record in bandwidth if record["what"] == limit)
         if points:
             axis.plot(*zip(*points), linestyle="--", color="black", label=f"{limit}, one at a time")
-        axis.set(xscale="log", yscale="log", xlabel="bytes of a value", title="GET" if percent else "SET")
+        axis.set(yscale="log", xlabel="bytes of a value", title="GET" if percent else "SET")
         axis.legend(fontsize="small")
-        axis.grid(alpha=0.3)
     axes[0].set_ylabel("MiB a second")
     pictures.save(figure, "sizes")
 
@@ -112,17 +116,11 @@ def scale(records, pictures):
         for axis, (value, unit) in zip(
             row, [("commands_per_second", "commands a second"), ("server_cpu_us", "microseconds of processor time")]
         ):
-            for server in servers_of(records):
-                points = sorted(
-                    (record["keys"], record[value])
-                    for record in records
-                    if record["server"] == server and record["operation"] == operation
-                )
-                axis.plot(*zip(*points), marker="o", label=server, color=COLOURS.get(server, FALLBACK))
-            axis.set(xscale="log", xlabel="keys", ylabel=unit, title=operation.upper())
+            part = [record for record in records if record["operation"] == operation]
+            lines(axis, part, lambda record: record["keys"], lambda record: record[value])
+            axis.set(xlabel="keys", ylabel=unit, title=operation.upper())
             axis.set_ylim(bottom=0)
             axis.legend(fontsize="small")
-            axis.grid(alpha=0.3)
     pictures.save(figure, "scale")
 
 

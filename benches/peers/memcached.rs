@@ -2,7 +2,7 @@
 //!
 //! Specification: `doc/protocol.txt` of memcached.
 
-use crate::resp::{LINE, keep_header, line};
+use crate::resp::{LINE, all_answers, keep_header, line};
 use kvd::command::Expiry;
 use kvd::tools::bench::protocol::{Answer, Places, Protocol, garbled};
 use std::io::{self, Write};
@@ -57,12 +57,7 @@ impl Protocol for Text {
     }
 
     fn answers(&self, received: &[u8], into: &mut Vec<Answer>) -> io::Result<usize> {
-        let mut rest = received;
-        while let Some((answer, length)) = answer(rest)? {
-            into.push(answer);
-            rest = &rest[length..];
-        }
-        Ok(received.len() - rest.len())
+        all_answers(received, answer, into)
     }
 
     fn keep(&self, beginning: &[u8], kept: &mut Vec<u8>) -> u64 {

@@ -113,7 +113,7 @@ impl Options {
     /// The loads with values of other sizes: large ones are fewer in flight.
     pub fn sizes() -> Vec<Load> {
         let of = |reads| {
-            [(50, 16, 16), (50, 16, 1 << 10), (50, 4, 64 << 10), (8, 1, 1 << 20)]
+            [(50, 16, 16), (50, 16, 100), (50, 16, 1 << 10), (50, 4, 64 << 10), (8, 1, 1 << 20)]
                 .map(|(peers, in_flight, value)| Load { reads, value: Some(value), ..Load::set(peers, in_flight) })
         };
         of(0).into_iter().chain(of(100)).collect()

@@ -53,12 +53,7 @@ impl Protocol for Resp {
     }
 
     fn answers(&self, received: &[u8], into: &mut Vec<Answer>) -> io::Result<usize> {
-        let mut rest = received;
-        while let Some((answer, length)) = answer(rest)? {
-            into.push(answer);
-            rest = &rest[length..];
-        }
-        Ok(received.len() - rest.len())
+        all_answers(received, answer, into)
     }
 
     fn keep(&self, beginning: &[u8], kept: &mut Vec<u8>) -> u64 {
@@ -70,6 +65,19 @@ impl Protocol for Resp {
 pub const LINE: &[u8] = b"\r\n";
 /// Values of which less is to come are kept whole.
 const WORTH_CUTTING: usize = 4096;
+
+/// The first answer of some bytes and its length, once it is whole.
+type First = fn(&[u8]) -> io::Result<Option<(Answer, usize)>>;
+
+/// Appends all answers that are whole. Returns how many bytes they take.
+pub fn all_answers(received: &[u8], first: First, into: &mut Vec<Answer>) -> io::Result<usize> {
+    let mut rest = received;
+    while let Some((answer, length)) = first(rest)? {
+        into.push(answer);
+        rest = &rest[length..];
+    }
+    Ok(received.len() - rest.len())
+}
 
 /// Keeps the beginning of a reply that holds a value of the length that its header says; of a long one that is
 /// incomplete the header of an empty one. Returns how much of the value is left out and still to come.

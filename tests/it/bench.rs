@@ -168,6 +168,55 @@ fn nobody_there_and_somebody_else_there() {
     assert_eq!(bench(&endpoint, "--peers 0").status.code(), Some(2));
 }
 
+/// A ROUTER that answers each request as it is told, until it is told nothing.
+fn pretender(endpoint: &str, mut answer: impl FnMut(&[u8]) -> Option<&'static str> + Send + 'static) {
+    let socket = zmq::Context::new().socket(zmq::ROUTER).expect("a socket");
+    socket.bind(endpoint).expect("a free endpoint");
+    std::thread::spawn(move || {
+        while let Ok(frames) = socket.recv_multipart(0) {
+            let Some(reply) = answer(&frames[2]) else { return };
+            let body = reply.split(' ').map(str::as_bytes);
+            let reply = [frames[0].as_slice(), b""].into_iter().chain(body);
+            socket.send_multipart(reply, 0).expect("room to send");
+        }
+    });
+}
+
+#[test]
+fn a_kvd_that_loads_is_waited_for() {
+    let store = Store::new();
+    let mut asked = 0;
+    pretender(&store.ipc_endpoint(), move |verb| {
+        asked += i32::from(verb == b"COUNT");
+        Some(match verb {
+            b"VERSION" => "OK 9.9 1",
+            b"COUNT" if asked < 3 => "ERR LOADING 50%",
+            b"COUNT" => "OK 0",
+            _ => "MISS",
+        })
+    });
+    let output = bench(&store.ipc_endpoint(), "--requests 20 --peers 2 --reads 100 --json");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr_of(&output));
+    assert_eq!(stderr_of(&output).matches("waiting").count(), 1);
+    let figures: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((count(&figures, "get", "misses"), &figures["server"]["version"]), (20, &"9.9".into()));
+}
+
+#[test]
+fn who_speaks_zmtp_is_no_kvd_yet() {
+    let (wrong, silent) = (Store::new(), Store::new());
+    pretender(&wrong.ipc_endpoint(), |_| Some("HELLO"));
+    let output = bench(&wrong.ipc_endpoint(), "--requests 1");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr_of(&output).contains("is no kvd"), "{}", stderr_of(&output));
+
+    let socket = zmq::Context::new().socket(zmq::ROUTER).expect("a socket");
+    socket.bind(&silent.ipc_endpoint()).expect("a free endpoint");
+    let output = bench(&silent.ipc_endpoint(), "--requests 1 --timeout 0.1");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr_of(&output).contains("it does not answer"), "{}", stderr_of(&output));
+}
+
 /// A bench that goes on for longer than any test, once the daemon has heard from it. At most 800 replies are on their way.
 fn endless(daemon: &Daemon, timeout: &str) -> Child {
     let mut command = Command::new(KVD);
