@@ -90,11 +90,7 @@ impl Sections {
             (self.compaction, Section::Compaction),
             (self.pauses, Section::Pauses),
         ];
-        let mut chosen: Vec<_> = asked
-            .into_iter()
-            .filter(|(asked, part)| *asked || (all && *part != Section::Packed))
-            .map(|(_, part)| part)
-            .collect();
+        let mut chosen: Vec<_> = asked.into_iter().filter(|(asked, _)| all || *asked).map(|(_, part)| part).collect();
         if chosen.is_empty() {
             chosen.push(Section::Loads);
         }

@@ -75,10 +75,29 @@ fn pickles_over_a_unix_socket() {
 }
 
 #[test]
+fn packed_messages_hold_many_commands() {
+    let store = Store::new();
+    let daemon = store.start();
+    let run = |arguments: &str| {
+        figures(daemon.endpoint(), &format!("--dialect packed --peers 3 --in-flight 2 --keys 1000 {arguments}"))
+    };
+    let first = run("--commands 16 --fill --reads 50 --requests 1001 --value 300 --ttl 1h");
+    let (gets, sets) = (count(&first, "get", "count"), count(&first, "set", "count"));
+    assert_eq!((gets + sets, count(&first, "all", "misses")), (1001, 0));
+    assert_eq!(counted(&daemon, ["commands_get", "commands_set", "keys"]), [gets, sets + 1000, 1000]);
+
+    let second = run("--commands 7 --workload f --requests 500");
+    let rewritten = count(&second, "read-modify-write", "count");
+    assert_eq!(counted(&daemon, ["commands_get", "commands_set"]), [gets + 500, sets + 1000 + rewritten]);
+    assert_eq!(count(&run("--commands 3 --workload e --requests 100"), "all", "count"), 100);
+    assert_eq!(count(&run("--commands 2 --value 1MiB --requests 10"), "all", "count"), 10);
+}
+
+#[test]
 fn an_absent_key_is_a_miss_in_every_dialect() {
     let store = Store::new();
     let daemon = store.start();
-    for dialect in ["frames", "pickle"] {
+    for dialect in ["frames", "packed", "pickle"] {
         let figures = figures(daemon.endpoint(), &format!("--dialect {dialect} --reads 100 --requests 50"));
         assert_eq!(count(&figures, "get", "misses"), 50, "{dialect}");
     }
@@ -134,11 +153,14 @@ fn a_pace_is_kept_and_what_expires_is_missed() {
 fn refusals_are_counted_by_their_code() {
     let store = Store::new();
     let daemon = store.launch().option("--max-value", "100").start();
-    let output = bench(daemon.endpoint(), "--value 101 --reads 0 --requests 30 --json");
-    assert_eq!(output.status.code(), Some(4), "{}", stderr_of(&output));
-    let figures: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(figures["refused_by_code"]["TOOBIG"], 30);
-    assert_eq!((count(&figures, "set", "count"), count(&figures, "set", "refused")), (30, 30));
+    for dialect in ["frames", "packed --commands 4"] {
+        let arguments = format!("--dialect {dialect} --value 101 --reads 0 --requests 30 --json");
+        let output = bench(daemon.endpoint(), &arguments);
+        assert_eq!(output.status.code(), Some(4), "{}", stderr_of(&output));
+        let figures: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(figures["refused_by_code"]["TOOBIG"], 30);
+        assert_eq!((count(&figures, "set", "count"), count(&figures, "set", "refused")), (30, 30));
+    }
     let filled = bench(daemon.endpoint(), "--value 101 --fill --requests 30");
     assert_eq!(filled.status.code(), Some(1));
     assert!(stderr_of(&filled).contains("TOOBIG"), "{}", stderr_of(&filled));
