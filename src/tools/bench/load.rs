@@ -184,7 +184,7 @@ pub fn watched(
         protocol,
         batches: protocol.batches(),
         pool,
-        peers: (0..plan.peers).map(|_| Peer::default()).collect(),
+        peers: (0..plan.peers).map(|_| Peer::new(protocol.batches())).collect(),
         requests: Requests::new(protocol, plan, &payload),
         schedule: plan.rate.map(|rate| Schedule::new(rate / plan.commands as f64, end)),
         turn: 0,
@@ -259,9 +259,10 @@ impl Run<'_> {
     fn send(&mut self, i: usize) -> io::Result<()> {
         let mut now = None;
         while self.peers[i].in_flight() < self.plan.in_flight {
-            let following = self.peers[i].following().min(self.plan.commands);
-            let room = if self.schedule.is_some() { 0 } else { self.plan.commands - following };
-            let fresh = self.tally.admit(room);
+            // A message, or as many messages of one command as there may be.
+            let room = if self.batches { self.plan.commands } else { self.plan.in_flight - self.peers[i].in_flight() };
+            let following = self.peers[i].following().min(room);
+            let fresh = if self.schedule.is_some() { 0 } else { self.tally.admit(room - following) };
             if following + fresh == 0 {
                 break;
             }
@@ -307,7 +308,7 @@ impl Run<'_> {
         (self.turn..self.turn + count).map(|i| i % count).find(|&i| self.peers[i].in_flight() < self.plan.in_flight)
     }
 
-    /// Writes a message of `following` commands that follow from replies and `fresh` new ones.
+    /// Writes `following` commands that follow from replies and `fresh` new ones, in one message if it holds several.
     fn write(&mut self, i: usize, due: Instant, following: usize, fresh: usize) {
         let (peer, outbox) = (&mut self.peers[i], self.pool.outbox(i));
         let (start, mut shared) = (outbox.bytes().len(), 0);
@@ -326,7 +327,7 @@ impl Run<'_> {
             peer.expect(step, due, counts);
         }
         self.outstanding += fresh as u64;
-        peer.sent(if self.batches { following + fresh } else { 1 }, due);
+        peer.sent(following + fresh, due);
         if self.batches {
             self.protocol.end(start, shared, outbox.bytes());
         }

@@ -23,8 +23,10 @@ pub(super) struct Asked {
 pub(super) struct Peer {
     /// Oldest first. Commands of one kind that were due at once share an entry.
     asked: VecDeque<Asked>,
-    /// Commands of each message in flight, oldest first, and how many of the oldest are answered.
-    messages: VecDeque<usize>,
+    /// Messages in flight.
+    in_flight: usize,
+    /// Where messages hold several commands: how many each holds, oldest first, and how many of the oldest's are answered.
+    messages: Option<VecDeque<usize>>,
     answered: usize,
     /// What replies made necessary.
     following: VecDeque<Asked>,
@@ -33,14 +35,22 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// Waits for nothing. `batches` is whether messages may hold several commands.
+    pub fn new(batches: bool) -> Peer {
+        Peer { messages: batches.then(VecDeque::new), ..Peer::default() }
+    }
+
     /// Messages that are not answered.
     pub fn in_flight(&self) -> usize {
-        self.messages.len()
+        self.in_flight
     }
 
     /// Commands that are left of the oldest message; all of it, unless its reply came in parts.
     pub fn message(&self) -> usize {
-        self.messages.front().map_or(0, |count| count - self.answered)
+        match &self.messages {
+            None => self.in_flight.min(1),
+            Some(messages) => messages.front().map_or(0, |count| count - self.answered),
+        }
     }
 
     /// Commands that are to follow.
@@ -71,12 +81,18 @@ impl Peer {
         self.asked.push_back(Asked { step, due, counts, count: 1 });
     }
 
-    /// A message of this many commands is about to be sent.
+    /// This many commands are about to be sent, in one message if it may hold several.
     pub fn sent(&mut self, commands: usize, now: Instant) {
-        if self.messages.is_empty() {
+        if self.in_flight == 0 {
             self.heard = Some(now);
         }
-        self.messages.push_back(commands);
+        match &mut self.messages {
+            None => self.in_flight += commands,
+            Some(messages) => {
+                self.in_flight += 1;
+                messages.push_back(commands);
+            }
+        }
     }
 
     /// The oldest commands that are alike.
@@ -92,10 +108,15 @@ impl Peer {
                 self.asked.pop_front();
             }
         }
+        let Some(messages) = &mut self.messages else {
+            self.in_flight -= count;
+            return;
+        };
         self.answered += count;
-        while let Some(&commands) = self.messages.front().filter(|&&commands| commands <= self.answered) {
+        while let Some(&commands) = messages.front().filter(|&&commands| commands <= self.answered) {
             self.answered -= commands;
-            self.messages.pop_front();
+            self.in_flight -= 1;
+            messages.pop_front();
         }
     }
 
@@ -106,7 +127,7 @@ impl Peer {
 
     /// Whether a reply has been waited for for longer than this.
     pub fn is_silent(&self, now: Instant, patience: Duration) -> bool {
-        !self.messages.is_empty() && self.heard.is_some_and(|heard| now.saturating_duration_since(heard) > patience)
+        self.in_flight > 0 && self.heard.is_some_and(|heard| now.saturating_duration_since(heard) > patience)
     }
 }
 
@@ -121,7 +142,7 @@ mod tests {
 
     #[test]
     fn what_is_alike_is_answered_together_and_messages_one_by_one() {
-        let (mut peer, now) = (Peer::default(), Instant::now());
+        let (mut peer, now) = (Peer::new(true), Instant::now());
         for key in 0..3 {
             peer.expect(step(Operation::Get, key), now, true);
         }
@@ -139,7 +160,7 @@ mod tests {
 
     #[test]
     fn operations_of_two_steps_keep_their_keys() {
-        let (mut peer, now) = (Peer::default(), Instant::now());
+        let (mut peer, now) = (Peer::new(true), Instant::now());
         for key in [7, 8] {
             peer.expect(step(Operation::ReadModifyWrite, key), now, true);
         }
@@ -154,7 +175,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_nothing_is_not_waited_for_in_vain() {
-        let (mut peer, now) = (Peer::default(), Instant::now());
+        let (mut peer, now) = (Peer::new(true), Instant::now());
         let (patience, later) = (Duration::from_secs(1), now + Duration::from_secs(2));
         assert!(!peer.is_silent(later, patience));
         peer.expect(step(Operation::Get, 0), now, true);
