@@ -10,6 +10,7 @@
 //!   hear       what the log committed or refused: from here on it is durable, or void. The batch that has formed
 //!              meanwhile is submitted before anything else is done, so that the disk goes on working
 //!   release    the replies that have become durable are handed over
+//!   fold       what is durable moves into the table, while those replies are on their way
 //!   receive    a bounded number of requests: each is evaluated, and answered at once if nothing holds it up
 //!   tend       compaction: its questions are answered, a bounded number; the next one is begun if it is time
 //!   submit     the forming batch, if none is in flight
@@ -294,17 +295,21 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
         if rung.log && hear(reception, store, now)? {
             release(reception, store, &mut retry, now)?;
         }
+        store.fold();
         if !store.congested() && reception.receive(store, now)? {
             retry.begin(now);
         }
         store.tend(now).map_err(ServeError::LogFailed)?;
-        let committed = store.submit(now, reception.one_waits_alone(now)) && hear(reception, store, now)?;
+        if store.submit(now, reception.one_waits_alone(now)) && hear(reception, store, now)? {
+            release(reception, store, &mut retry, now)?;
+        }
+        store.fold();
         let mut swept = false;
         store.upkeep(|of| {
             reception.fulfil(of);
             swept = true;
         });
-        if committed || swept || retry.due(now) {
+        if swept || retry.due(now) {
             release(reception, store, &mut retry, now)?;
         }
     }
@@ -338,6 +343,7 @@ fn stop(mut reception: Reception, mut store: Store, bell: &mut Bell) -> Result<(
     while !store.settled() {
         bell.wait(&mut reception, false, Some(WHILE_LOADING))?;
         hear(&mut reception, &mut store, Instant::now())?;
+        store.fold();
         store.submit(Instant::now(), false);
     }
     while store.sweep_is_awaited() {

@@ -9,7 +9,7 @@ use super::compaction::Compaction;
 use super::progress::{Durable, Progress, Wait};
 use super::reception::Answers;
 use crate::command::{Command, Reply};
-use crate::engine::{Engine, Evaluation, View};
+use crate::engine::{BatchId, Engine, Evaluation, View};
 use crate::log::{Batch, Event, Log, LogError, SyncPolicy, Tally};
 use crate::table::{Departure, Entry, Swept};
 use std::time::{Duration, Instant};
@@ -54,6 +54,8 @@ pub(super) struct Store {
     progress: Progress,
     /// What compaction waits for.
     settling: Option<Wait>,
+    /// The newest batch that is committed, and not in the table yet.
+    unfolded: Option<BatchId>,
     forming: Batch,
     /// What the batch in flight adds to the log.
     in_flight: Addition,
@@ -94,6 +96,7 @@ impl Store {
             clock,
             progress: Progress::new(policy == SyncPolicy::Always),
             settling: None,
+            unfolded: None,
             forming: Batch::default(),
             in_flight: Addition::default(),
             held_until: None,
@@ -135,11 +138,8 @@ impl Store {
                     self.spare = batch;
                     let Addition { first_version, length, tally } = self.in_flight;
                     self.compaction.appended(segment, first_version, length, tally, now);
-                    if let Some(number) = self.progress.committed() {
-                        self.submit(now, false);
-                        let compaction = &mut self.compaction;
-                        self.engine.commit(number, &mut |entry, _| compaction.died(entry));
-                    }
+                    self.unfolded = self.progress.committed();
+                    self.submit(now, false);
                     heard.advanced = true;
                 }
                 Event::Refused(_) => {
@@ -161,6 +161,15 @@ impl Store {
         }
         self.engine.set_full(self.full || self.at_limit);
         Ok(heard)
+    }
+
+    /// Moves what was committed into the table. To be called after [`Store::hear`] and before anything else is asked of
+    /// the store; replies that are on their way already need not wait for it.
+    pub fn fold(&mut self) {
+        if let Some(number) = self.unfolded.take() {
+            let compaction = &mut self.compaction;
+            self.engine.commit(number, &mut |entry, _| compaction.died(entry));
+        }
     }
 
     /// Lets compaction have its turn: answers its questions, and begins the next one if it is time.
