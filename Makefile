@@ -10,7 +10,11 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What is compared with kvd, by its packages, and what runs the comparison.
 BENCH_PACKAGES := redis-server memcached python3-venv
 RESULTS := docs/benchmarks
+# How often everything is measured, and for how many seconds each time.
+ROUNDS ?= 3
+SECONDS_EACH ?= 1
 PEERS := cargo bench --locked --bench peers -- --results $(RESULTS)/results.json
+MEASURED := --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
 # What the tests use beside kvd's own needs: strace makes system calls fail.
 TEST_PACKAGES := strace python3-venv
 
@@ -61,11 +65,11 @@ fuzz: ## Run each fuzz target for SECONDS_PER_TARGET seconds (30).
 bench-peers: setup setup-bench ## Compare kvd with Redis, memcached and a bare ROUTER: tables and plots in docs/benchmarks.
 	@mkdir -p $(RESULTS)
 	@: > $(RESULTS)/tables.md
-	$(PEERS) --loads --seconds 1.5 --servers kvd,kvd-second,redis,redis-second,memcached,bare | tee -a $(RESULTS)/tables.md
-	$(PEERS) --sizes --seconds 1.5 --servers kvd,redis,memcached | tee -a $(RESULTS)/tables.md
-	$(PEERS) --packed --seconds 1.5 --servers kvd,redis | tee -a $(RESULTS)/tables.md
-	$(PEERS) --half --start --seconds 2 --servers kvd,redis,memcached | tee -a $(RESULTS)/tables.md
-	$(PEERS) --reads --replay --compaction --seconds 2 --servers kvd,redis | tee -a $(RESULTS)/tables.md
+	$(PEERS) --loads $(MEASURED) --servers kvd,kvd-second,redis,redis-second,memcached,bare | tee -a $(RESULTS)/tables.md
+	$(PEERS) --sizes $(MEASURED) --servers kvd,redis,memcached | tee -a $(RESULTS)/tables.md
+	$(PEERS) --packed $(MEASURED) --servers kvd,redis | tee -a $(RESULTS)/tables.md
+	$(PEERS) --half --start $(MEASURED) --servers kvd,redis,memcached | tee -a $(RESULTS)/tables.md
+	$(PEERS) --reads --replay --compaction --rounds $(ROUNDS) --seconds 2 --servers kvd,redis | tee -a $(RESULTS)/tables.md
 	$(PEERS) --pauses --scale --seconds 2 --rounds 1 --servers kvd,redis,memcached | tee -a $(RESULTS)/tables.md
 	$(PYTHON) benches/plots.py $(RESULTS)/results.json
 
