@@ -31,11 +31,13 @@ fn open(disk: &FakeDisk) -> Result<(Writer, Vec<u64>), LogError> {
     let fs: Arc<dyn Fs> = Arc::new(disk.clone());
     let options = LogOptions { segment_size: 8192, sync: SyncPolicy::Always, threads: 1 };
     let seen = Mutex::new(Vec::new());
-    let (ready, _) = Unread::open(fs, options)?.replay(&Progress::default(), &|version, mutation| {
-        // The value says its version, so that one with another's contents is noticed.
-        let Mutation::Put { value, .. } = mutation else { panic!("no such record was written") };
-        assert!(value.bytes.iter().all(|byte| *byte == version as u8), "contents of another record");
-        seen.lock().unwrap().push(version);
+    let (ready, _) = Unread::open(fs, options)?.replay(&Progress::default(), &|chunk| {
+        for (version, mutation) in chunk {
+            // The value says its version, so that one with another's contents is noticed.
+            let Mutation::Put { value, .. } = mutation else { panic!("no such record was written") };
+            assert!(value.bytes.iter().all(|byte| *byte == *version as u8), "contents of another record");
+            seen.lock().unwrap().push(*version);
+        }
     })?;
     let mut versions = seen.into_inner().unwrap();
     versions.sort_unstable();

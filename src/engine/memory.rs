@@ -67,11 +67,11 @@ impl Memory {
 }
 
 impl Engine {
-    /// Sets the limit. To be called before the first command.
+    /// Sets the limit. To be called before the first command. What the table holds already is looked at on so many threads.
     #[must_use]
-    pub fn with_memory_limit(mut self, limit: MemoryLimit) -> Engine {
+    pub fn with_memory_limit(mut self, limit: MemoryLimit, threads: usize) -> Engine {
         if limit.evicts {
-            self.table.enable_eviction();
+            self.table.enable_eviction(threads);
         }
         self.memory = Memory::new(limit);
         self

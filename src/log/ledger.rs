@@ -95,6 +95,16 @@ impl Ledger {
         }
     }
 
+    /// The table has those entries too that other accounts, of the same segments, have found.
+    pub fn found_too(&mut self, other: &Ledger) {
+        debug_assert_eq!(self.segments.len(), other.segments.len(), "the same segments");
+        for (usage, other) in self.segments.iter_mut().zip(&other.segments) {
+            usage.live += other.live;
+            usage.live_bytes += other.live_bytes;
+        }
+        self.live_bytes += other.live_bytes;
+    }
+
     /// An entry of this version, whose record has this length, has left the table.
     pub fn died(&mut self, version: u64, length: usize) {
         if let Some(usage) = self.of(version) {

@@ -10,9 +10,8 @@ use super::fs::Fs;
 use super::ledger::{Ledger, Usage};
 use super::mend;
 use super::policy::SyncPolicy;
-use super::recovery::{self, Progress, Reading, Survey, Verdict};
+use super::recovery::{self, Apply, Progress, Reading, Survey, Verdict};
 use super::writer::{Resume, Writer};
-use crate::mutation::Mutation;
 use std::sync::Arc;
 use tracing::info;
 
@@ -69,16 +68,11 @@ impl Unread {
         self.identity
     }
 
-    /// Gives each mutation to `apply`, from several threads and in any order, cuts off a torn tail, and returns a log ready
-    /// to be started. Blocks for as long as that takes.
+    /// Gives the mutations to `apply`, chunk by chunk, cuts off a torn tail, and returns a log ready to be started. Blocks for as long as that takes.
     ///
     /// # Errors
     /// [`LogError::Damage`], and what the disk refuses. What was applied must then be thrown away.
-    pub fn replay(
-        self,
-        progress: &Progress,
-        apply: &(dyn Fn(u64, &Mutation<'_>) + Sync),
-    ) -> Result<(Ready, Recovered), LogError> {
+    pub fn replay(self, progress: &Progress, apply: &Apply<'_>) -> Result<(Ready, Recovered), LogError> {
         let Unread { fs, options, survey, identity } = self;
         let disk = Arc::clone(&fs);
         let readings = recovery::read_all(fs.as_ref(), &survey.segments, options.threads, progress, apply)?;

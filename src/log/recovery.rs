@@ -24,6 +24,13 @@ pub struct Progress {
     pub total: AtomicU64,
 }
 
+/// Mutations are given so many at a time, at most: whoever takes them in can then fetch what it needs for all of them at
+/// once, and they are still in the cache of the processor that verified them.
+pub const CHUNK: usize = 2048;
+
+/// Takes mutations in, each with its version, from several threads and in any order.
+pub type Apply<'f> = dyn Fn(&[(u64, Mutation<'_>)]) + Sync + 'f;
+
 /// A segment with a valid header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -209,8 +216,8 @@ pub struct Reading {
     pub verdict: Verdict,
 }
 
-/// Reads every segment on `threads` threads, gives each mutation of every whole batch to `apply`, and judges. The readings are in the
-/// order of the journal.
+/// Reads every segment on `threads` threads, gives the mutations of every whole batch to `apply`, up to [`CHUNK`] of one
+/// segment at a time, and judges. The readings are in the order of the journal.
 ///
 /// A mutation is given before the segments are held against each other: what was applied counts only if no reading is damaged.
 ///
@@ -221,7 +228,7 @@ pub fn read_all(
     segments: &[Segment],
     threads: usize,
     progress: &Progress,
-    apply: &(dyn Fn(u64, &Mutation<'_>) + Sync),
+    apply: &Apply<'_>,
 ) -> Result<Vec<Reading>, LogError> {
     let sizes =
         segments.iter().map(|segment| fs.file_len(&segment.name).map_err(LogError::io("measure", &segment.name)));
@@ -252,17 +259,23 @@ fn read_one(
     segment: &Segment,
     successor: Option<Link>,
     progress: &Progress,
-    apply: &(dyn Fn(u64, &Mutation<'_>) + Sync),
+    apply: &Apply<'_>,
 ) -> Result<Reading, LogError> {
     let contents = fs.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
     let mut tally = Tally::default();
+    let mut chunk = Vec::with_capacity(CHUNK);
     let report = scan(&segment.header, contents.bytes(), &mut |batch| {
         for record in batch.records() {
             tally.add(&record.mutation, record.length);
-            apply(record.version, &record.mutation);
+            chunk.push((record.version, record.mutation));
+            if chunk.len() == CHUNK {
+                apply(&chunk);
+                chunk.clear();
+            }
         }
         progress.done.fetch_add(batch.byte_len(), Ordering::Relaxed);
     });
+    apply(&chunk);
     // The header, and what was sized ahead.
     progress.done.fetch_add(contents.file_len().saturating_sub(report.end) + SEGMENT_HEADER as u64, Ordering::Relaxed);
     let verdict = match segment.header.kind {

@@ -90,7 +90,7 @@ pub struct SegmentReport {
 
 /// Reads a segment whose header was found valid, from its first batch to its end, and gives every whole batch to
 /// `visit`. `bytes` is the segment from its first byte on; zeros at its end may be left out.
-pub fn scan(header: &SegmentHeader, bytes: &[u8], visit: &mut dyn FnMut(&VerifiedBatch<'_>)) -> SegmentReport {
+pub fn scan<'a>(header: &SegmentHeader, bytes: &'a [u8], visit: &mut dyn FnMut(&VerifiedBatch<'a>)) -> SegmentReport {
     let seed = header.seed();
     let mut report = SegmentReport {
         end: SEGMENT_HEADER as u64,

@@ -233,17 +233,17 @@ fn spawn_replay(
     progress: Arc<Progress>,
     wake: Wake,
 ) -> io::Result<Receiver<Result<Loaded, LogError>>> {
-    let (limits, memory) = (config.limits, config.memory);
+    let (limits, memory, threads) = (config.limits, config.memory, config.replay_threads);
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new().name("kvd-replay".into()).spawn(move || {
         let replay = Replay::new(unread.identity());
-        let result = unread.replay(&progress, &|version, mutation| replay.apply(version, mutation));
+        let result = unread.replay(&progress, &|chunk| replay.apply(chunk));
         let result = result.map(|(ready, recovered)| {
             let clock = Clock::start(recovered.last_now);
-            let table = replay.finish(clock.now());
+            let table = replay.finish(clock.now(), threads);
             let mut ledger = ready.ledger();
-            compaction::account(&mut ledger, &table);
-            let engine = Engine::new(table, recovered.next_version, limits).with_memory_limit(memory);
+            compaction::account(&mut ledger, &table, threads);
+            let engine = Engine::new(table, recovered.next_version, limits).with_memory_limit(memory, threads);
             Loaded { ready, recovered, clock, ledger, engine }
         });
         // Nobody receives it if the start was called off.

@@ -20,7 +20,8 @@
 
 use super::Table;
 use super::entry::Entry;
-use super::shard::Place;
+use super::shard::{Place, Shard};
+use super::share::{share, share_out};
 use super::slot::{SHARDS, shard_of};
 use std::collections::VecDeque;
 
@@ -63,8 +64,8 @@ impl Eviction {
 
 impl Table {
     /// Begins to keep what a choice of victims needs. What is in the table already is as old as its version says: the
-    /// youngest fifth is on probation.
-    pub fn enable_eviction(&mut self) {
+    /// youngest fifth is on probation. Works on so many threads.
+    pub fn enable_eviction(&mut self, threads: usize) {
         self.eviction.enabled = true;
         let step = (self.len() / SAMPLE).max(1);
         let mut versions: Vec<u64> = self.iter().step_by(step).map(Entry::version).collect();
@@ -72,16 +73,19 @@ impl Table {
         let young =
             versions.get(versions.len() - versions.len() / PROBATION..).and_then(|young| young.first().copied());
         let Some(young) = young else { return };
-        let mut queue = VecDeque::with_capacity(self.len() / PROBATION + SAMPLE);
-        for shard in &self.shards {
-            for (hash, entry) in shard.iter() {
+        let queues = share_out(self.shards.chunks(share(threads)), |shards| {
+            let mut queue = Vec::new();
+            for (hash, entry) in shards.iter().flat_map(Shard::iter_ahead) {
                 if entry.version() >= young {
-                    queue.push_back(hash);
+                    queue.push(hash);
                 } else {
                     entry.promote();
                 }
             }
-        }
+            queue
+        });
+        let mut queue = VecDeque::with_capacity(self.len() / PROBATION + SAMPLE);
+        queue.extend(queues.iter().flatten());
         self.eviction.queue = queue;
     }
 
@@ -190,7 +194,7 @@ mod tests {
     /// Keys 0 to 999, of which the first 500 were accessed, all past their probation.
     fn filled() -> Table {
         let mut table = Table::new(1);
-        table.enable_eviction();
+        table.enable_eviction(2);
         for key in 0..1000 {
             put(&mut table, key + 1, key);
         }
@@ -225,7 +229,7 @@ mod tests {
     #[test]
     fn an_empty_table_has_no_victim_and_any_other_has() {
         let mut table = Table::new(1);
-        table.enable_eviction();
+        table.enable_eviction(2);
         assert_eq!(evict(&mut table), None);
         for key in 0..100 {
             put(&mut table, key + 1, key);
@@ -267,7 +271,7 @@ mod tests {
         for key in 0..10_000 {
             put(&mut table, key + 1, key);
         }
-        table.enable_eviction();
+        table.enable_eviction(2);
         let young = table.iter().filter(|entry| entry.frequency() == 0).map(Entry::version);
         let (count, least) = young.fold((0, u64::MAX), |(count, least), version| (count + 1, least.min(version)));
         assert!((1_900..2_100).contains(&count) && least > 7_900, "{count} from {least} on");

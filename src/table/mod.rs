@@ -20,6 +20,7 @@ mod flushes;
 mod replay;
 mod scan;
 mod shard;
+mod share;
 mod slot;
 mod sweep;
 mod sweeps;
@@ -38,6 +39,7 @@ use eviction::Eviction;
 use expiry::Expiry;
 use foldhash::quality::FixedState;
 use shard::Shard;
+use share::{share, share_out};
 use slot::{HASH_STEP, SHARDS, first_hash, shard_of};
 use std::hash::{BuildHasher as _, Hasher as _};
 use sweep::Sweep;
@@ -176,6 +178,18 @@ impl Table {
     /// Every entry, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.shards.iter().flat_map(Shard::iter).map(|(_, entry)| entry).filter(|entry| !self.hides(entry))
+    }
+
+    /// Works on every entry, in no order, on so many threads. Each has a part of the entries, and each part an outcome.
+    pub fn read_all<R: Send>(
+        &self,
+        threads: usize,
+        work: impl Fn(&mut dyn Iterator<Item = &Entry>) -> R + Sync,
+    ) -> Vec<R> {
+        share_out(self.shards.chunks(share(threads)), |shards| {
+            let entries = shards.iter().flat_map(Shard::iter_ahead).map(|(_, entry)| entry);
+            work(&mut entries.filter(|entry| !self.hides(entry)))
+        })
     }
 
     /// Whether the entry was flushed, and merely not swept yet.

@@ -41,8 +41,7 @@ impl Finding {
 /// Those of `out`. What is wrong with the directory is a [`Finding`].
 pub fn check(directory: &Path, out: &mut impl Write) -> io::Result<Finding> {
     let disk = Disk::unlocked(directory);
-    let readings =
-        survey(&disk).and_then(|survey| read_all(&disk, &survey.segments, 1, &Progress::default(), &|_, _| {}));
+    let readings = survey(&disk).and_then(|survey| read_all(&disk, &survey.segments, 1, &Progress::default(), &|_| {}));
     match readings {
         Ok(readings) => report(&readings, out),
         Err(error) => {

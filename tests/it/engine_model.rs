@@ -357,16 +357,15 @@ impl Recorded {
         }
     }
 
-    fn apply(&self, version: u64, replay: &Replay) {
-        let mutation = match self {
+    fn mutation(&self) -> Mutation<'_> {
+        match self {
             Recorded::Put(key, row) => Mutation::Put {
                 key: Key::bytes(key),
                 value: Value { bytes: &row.value, flags: row.flags, deadline: row.deadline },
             },
             Recorded::Remove(key) => Mutation::Remove { key: Key::bytes(key) },
             Recorded::Flush(prefix) => Mutation::Flush { prefix: prefix.as_deref() },
-        };
-        replay.apply(version, &mutation);
+        }
     }
 }
 
@@ -409,10 +408,16 @@ fn replayed(mutations: &[(u64, Recorded)], chance: u64, now: u64) -> Rows {
     std::thread::scope(|scope| {
         for half in [left, right] {
             let replay = &replay;
-            scope.spawn(move || half.iter().for_each(|(version, mutation)| mutation.apply(*version, replay)));
+            scope.spawn(move || {
+                for chunk in half.chunks(1 + chance as usize % 7) {
+                    let chunk: Vec<_> =
+                        chunk.iter().map(|(version, mutation)| (*version, mutation.mutation())).collect();
+                    replay.apply(&chunk);
+                }
+            });
         }
     });
-    rows(&replay.finish(now))
+    rows(&replay.finish(now, 2))
 }
 
 fn line() -> impl Strategy<Value = String> {
@@ -461,7 +466,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn run(steps: &[Step], chance: u64) {
     // Less than an empty table takes, so that whatever is asked to be evicted is.
     let limit = MemoryLimit { bytes: 1_000, evicts: true };
-    let mut engine = Engine::new(Table::new(SEED), 1, LIMITS).with_memory_limit(limit);
+    let mut engine = Engine::new(Table::new(SEED), 1, LIMITS).with_memory_limit(limit, 2);
     let mut model = Model::new();
     let mut now = 1_000;
     let mut pending: Vec<(BatchId, u64, Recorded)> = Vec::new();

@@ -53,9 +53,8 @@ fn open(disk: &FakeDisk) -> Result<(Writer, Ledger, Rows, u64), LogError> {
     let options = LogOptions { segment_size: SEGMENT_SIZE, sync: SyncPolicy::Always, threads: 2 };
     let unread = Unread::open(Arc::new(disk.clone()), options)?;
     let replay = Replay::new(unread.identity());
-    let (ready, recovered) =
-        unread.replay(&Progress::default(), &|version, mutation| replay.apply(version, mutation))?;
-    let table = replay.finish(0);
+    let (ready, recovered) = unread.replay(&Progress::default(), &|chunk| replay.apply(chunk))?;
+    let table = replay.finish(0, 2);
     let mut ledger = ready.ledger();
     let mut rows = Rows::new();
     for entry in table.iter() {

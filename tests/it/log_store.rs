@@ -4,6 +4,7 @@
 //! stronger than comparing tables, so it is what these tests compare.
 
 use kvd::log::fs::{FakeDisk, Fs};
+use kvd::log::recovery::{CHUNK, survey};
 use kvd::log::{AppendError, Batch, LogError, LogOptions, Progress, Recovered, SyncPolicy, Unread, Writer};
 use kvd::mutation::{Key, Mutation, Value};
 use std::sync::{Arc, Mutex};
@@ -82,8 +83,8 @@ pub fn open_with(disk: &FakeDisk, segment_size: u64) -> Result<Opened, LogError>
     let options = LogOptions { segment_size, sync: SyncPolicy::Always, threads: 2 };
     let fs: Arc<dyn Fs> = Arc::new(disk.clone());
     let seen = Mutex::new(Vec::new());
-    let (ready, recovered) = Unread::open(fs, options)?.replay(&Progress::default(), &|version, mutation| {
-        seen.lock().unwrap().push(Written::of(version, mutation));
+    let (ready, recovered) = Unread::open(fs, options)?.replay(&Progress::default(), &|chunk| {
+        seen.lock().unwrap().extend(chunk.iter().map(|(version, mutation)| Written::of(*version, mutation)));
     })?;
     let mut records = seen.into_inner().unwrap();
     records.sort();
@@ -131,4 +132,33 @@ pub fn prefix_groups(records: &[Written], written: &[Vec<Group>]) -> usize {
     }
     assert!(rest.is_empty(), "records that were never written: {rest:?}");
     groups.len()
+}
+
+/// Chunks go on across batches, and end where they are full or the segment ends.
+#[test]
+fn a_replay_is_given_full_chunks_and_the_rest_of_each_segment() {
+    const BATCHES: u64 = 6;
+    const RECORDS: u64 = CHUNK as u64 - 500;
+    let disk = FakeDisk::new();
+    let mut writer = open_with(&disk, 128 << 10).unwrap().writer;
+    for batch in 0..BATCHES {
+        let versions = batch * RECORDS + 1..=(batch + 1) * RECORDS;
+        let groups: Vec<Group> = versions.map(|version| vec![Written::put(version, b"key", b"value")]).collect();
+        commit(&mut writer, &groups).unwrap();
+    }
+    let segments = survey(&disk).unwrap().segments.len();
+    assert!((2..BATCHES as usize).contains(&segments), "{segments} segments: some batches share one");
+
+    let options = LogOptions { segment_size: 128 << 10, sync: SyncPolicy::Always, threads: 1 };
+    let chunks = Mutex::new(Vec::new());
+    let fs: Arc<dyn Fs> = Arc::new(disk.clone());
+    let apply = |chunk: &[(u64, Mutation<'_>)]| {
+        chunks.lock().unwrap().push(chunk.iter().map(|(version, _)| *version).collect::<Vec<_>>());
+    };
+    Unread::open(fs, options).unwrap().replay(&Progress::default(), &apply).unwrap();
+    let chunks = chunks.into_inner().unwrap();
+    assert!(chunks.iter().all(|chunk| chunk.len() <= CHUNK));
+    assert!(chunks.iter().any(|chunk| chunk.len() == CHUNK), "no chunk went on into the next batch");
+    assert_eq!(chunks.iter().filter(|chunk| chunk.len() < CHUNK).count(), segments, "one rest a segment");
+    assert!(chunks.concat().into_iter().eq(1..=BATCHES * RECORDS), "each record once, in order");
 }

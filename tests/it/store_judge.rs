@@ -54,10 +54,9 @@ pub fn open(disk: &FakeDisk, segment_size: u64, clock: impl FnOnce(u64) -> u64) 
     let options = LogOptions { segment_size, sync: SyncPolicy::Always, threads: 1 };
     let unread = Unread::open(Arc::new(disk.clone()), options)?;
     let replay = Replay::new(unread.identity());
-    let (ready, recovered) =
-        unread.replay(&Progress::default(), &|version, mutation| replay.apply(version, mutation))?;
+    let (ready, recovered) = unread.replay(&Progress::default(), &|chunk| replay.apply(chunk))?;
     let now = clock(recovered.last_now);
-    let table = replay.finish(now);
+    let table = replay.finish(now, 2);
     let mut ledger = ready.ledger();
     for entry in table.iter() {
         ledger.found(entry.version(), record::encoded_len(&entry.mutation()));

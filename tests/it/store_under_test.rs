@@ -37,7 +37,7 @@ pub struct Store {
 
 fn engine_of(table: Table, next_version: u64) -> Engine {
     let limit = MemoryLimit { bytes: Table::new(0).memory() + MEMORY, evicts: true };
-    Engine::new(table, next_version, LIMITS).with_memory_limit(limit)
+    Engine::new(table, next_version, LIMITS).with_memory_limit(limit, 2)
 }
 
 impl Store {
