@@ -138,12 +138,16 @@ impl Store {
                     self.spare = batch;
                     let Addition { first_version, length, tally } = self.in_flight;
                     self.compaction.appended(segment, first_version, length, tally, now);
-                    self.unfolded = self.progress.committed();
-                    self.submit(now, false);
+                    if let Some(number) = self.progress.committed() {
+                        self.unfolded = Some(number);
+                        self.submit(now, false);
+                    }
                     heard.advanced = true;
                 }
                 Event::Refused(_) => {
-                    // What has formed meanwhile was evaluated on top of what was refused, and goes with it.
+                    // The batch before it may have been heard of in the same breath, and is not to go with it.
+                    self.fold();
+                    // What has formed meanwhile was evaluated on top of what was refused, and is.
                     self.forming = Batch::default();
                     self.engine.refuse();
                     self.progress.refused();
@@ -367,5 +371,63 @@ impl Answers for Store {
         ]);
         into.extend(self.log.stats());
         self.compaction.figures(into);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Limits, SetOptions};
+    use crate::log::budget::Budget;
+    use crate::log::fs::{FakeDisk, FaultPlan};
+    use crate::log::{LogOptions, Progress as Reading, Unread};
+    use crate::mutation::Key;
+    use crate::table::Table;
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, channel};
+
+    /// A store on an empty disk, and what wakes it.
+    fn store(disk: &FakeDisk) -> (Store, Receiver<()>) {
+        let options = LogOptions { segment_size: 8192, sync: SyncPolicy::Always, threads: 1 };
+        let unread = Unread::open(Arc::new(disk.clone()), options).unwrap();
+        let (ready, _) = unread.replay(&Reading::default(), &|_| ()).unwrap();
+        let (ring, woken) = channel();
+        let (budget, rate) = (Budget { segment_size: 8192, max_log_size: u64::MAX }, u64::MAX);
+        let compactor = ready.compactor(|| ()).unwrap();
+        let compaction = Compaction::new(compactor, ready.ledger(), budget, rate, Instant::now());
+        let log = ready.start(move || ring.send(()).unwrap()).unwrap();
+        let engine = Engine::new(Table::new(1), 1, Limits::default());
+        (Store::new(engine, log, compaction, Clock::start(0), SyncPolicy::Always), woken)
+    }
+
+    fn set(store: &mut Store, key: &str, value: &[u8]) -> Wait {
+        let key = Key::bytes(key.as_bytes());
+        let command = Command::Set { key, value, options: SetOptions::default() };
+        store.answer(&command, View::Durable, &mut |_| ())
+    }
+
+    fn holds(store: &Store, key: &str) -> bool {
+        let table = store.engine.table();
+        table.get(table.probe(Key::bytes(key.as_bytes()))).is_some()
+    }
+
+    #[test]
+    fn what_was_committed_survives_a_refusal_heard_in_the_same_breath() {
+        let disk = FakeDisk::new();
+        let (mut store, woken) = store(&disk);
+        let now = Instant::now();
+        set(&mut store, "committed", b"v");
+        store.submit(now, false);
+        woken.recv_timeout(Duration::from_secs(60)).unwrap();
+        // Formed meanwhile, and larger than what the disk will have room for.
+        let refused = set(&mut store, "refused", &vec![7; 60_000]);
+        disk.plan(FaultPlan { capacity: Some(0), ..FaultPlan::default() });
+        let mut heard = Heard::default();
+        while !heard.refused {
+            heard = store.hear(now).unwrap();
+        }
+        store.fold();
+        assert!(holds(&store, "committed") && !holds(&store, "refused"));
+        assert!(!Answers::durable(&store).covers(refused));
     }
 }
