@@ -5,7 +5,7 @@
 use crate::mutation::{Key, Space};
 
 /// Keys that are asked about at a time.
-pub const QUESTIONS: usize = 2048;
+pub const QUESTIONS: usize = 1024;
 
 /// What the table says of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
