@@ -6,6 +6,7 @@ use super::compaction::{CompactionError, Outcome, Questions, Steward, Stopped, c
 use super::error::LogError;
 use super::fs::Fs;
 use super::victims::Run;
+use rustix::process::nice;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +18,10 @@ use std::time::{Duration, Instant};
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
 /// How long it leaves the disk alone between two steps of giving room back.
 const BREATH: Duration = Duration::from_millis(5);
+/// By how much nicer than the others the thread is (nice(2), which on Linux is of one thread), so that the scheduler gives
+/// it a tenth of what it gives them where they compete for a processor, and all that they leave. It never runs instead of
+/// a thread that answers, and where writers outrun it they are held up, which leaves it the processors.
+const NICER: i32 = 10;
 /// A pace of so many bytes a second is none: as fast as it goes.
 pub const UNPACED: u64 = 0;
 
@@ -139,6 +144,9 @@ struct Worker<W> {
 
 impl<W: Fn()> Worker<W> {
     fn run(mut self) {
+        if let Err(error) = nice(NICER) {
+            tracing::debug!("compaction has the priority of everything else: {error}");
+        }
         let fs = Arc::clone(&self.fs);
         while let Ok(request) = self.requests.recv() {
             let Request::Compact { run, present } = request else { continue };
@@ -260,7 +268,7 @@ mod tests {
         let outcome = loop {
             match next(&mut compactor, &woken) {
                 Report::Ask(mut questions) => {
-                    questions.answer(|_, version| if version % 2 == 0 { Fate::Live } else { Fate::Absent });
+                    questions.answer(usize::MAX, |_, version| if version % 2 == 0 { Fate::Live } else { Fate::Absent });
                     compactor.answered(questions);
                 }
                 Report::Settle => {

@@ -203,7 +203,7 @@ impl Store {
     /// How long it may be until there is something to do although nothing happens.
     pub fn wait(&self, now: Instant) -> Option<Duration> {
         let held = self.held_until.map(|until| until.saturating_duration_since(now));
-        held.into_iter().chain(self.compaction.wait(now)).chain(self.until_upkeep(now)).min()
+        held.into_iter().chain(self.compaction.wait(self.engine.table(), now)).chain(self.until_upkeep(now)).min()
     }
 
     /// Gives the log what it may begin now: the forming batch if none is in flight, a sync if one is wanted.

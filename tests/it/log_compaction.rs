@@ -68,7 +68,7 @@ struct Judge<'s>(&'s Rows);
 
 impl Steward for Judge<'_> {
     fn ask(&mut self, questions: &mut Questions) -> Result<(), Stopped> {
-        questions.answer(|key, version| match self.0.get(key.bytes) {
+        questions.answer(usize::MAX, |key, version| match self.0.get(key.bytes) {
             Some((held, _)) if *held == version => Fate::Live,
             Some((held, _)) => {
                 assert!(*held > version, "an older version counts: {held} and not {version}");

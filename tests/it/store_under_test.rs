@@ -290,7 +290,7 @@ impl Steward for Asked<'_> {
         }
         self.store.sweep_all();
         let table = self.store.engine.table();
-        questions.answer(|key, version| match table.get(table.probe(key)).map(Entry::version) {
+        questions.answer(usize::MAX, |key, version| match table.get(table.probe(key)).map(Entry::version) {
             Some(held) if held == version => Fate::Live,
             Some(_) => Fate::Superseded,
             None => Fate::Absent,

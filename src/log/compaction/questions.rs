@@ -22,9 +22,17 @@ pub enum Fate {
 #[derive(Debug, Default)]
 pub struct Questions {
     keys: Vec<u8>,
-    /// Where each key ends, its space, and the version of the record.
-    asked: Vec<(usize, Space, u64)>,
+    asked: Vec<Asked>,
     pub(super) fates: Vec<Fate>,
+}
+
+/// A record of which is asked.
+#[derive(Debug)]
+struct Asked {
+    /// Where its key ends among the keys.
+    end: usize,
+    space: Space,
+    version: u64,
 }
 
 impl Questions {
@@ -38,25 +46,69 @@ impl Questions {
         self.asked.is_empty()
     }
 
-    /// Asks each.
-    pub fn answer(&mut self, mut fate: impl FnMut(Key<'_>, u64) -> Fate) {
-        let mut start = 0;
-        self.fates.clear();
-        for &(end, space, version) in &self.asked {
-            let bytes = self.keys.get(start..end).unwrap_or_default();
-            self.fates.push(fate(Key { space, bytes }, version));
-            start = end;
-        }
+    /// Whether every one has its answer.
+    pub fn are_answered(&self) -> bool {
+        self.fates.len() == self.asked.len()
+    }
+
+    /// The keys and versions that are to be answered next, in the order of their answers.
+    pub fn open(&self) -> impl Iterator<Item = (Key<'_>, u64)> {
+        open(&self.keys, &self.asked, self.fates.len())
+    }
+
+    /// Answers so many of the open ones.
+    pub fn answer(&mut self, at_most: usize, mut fate: impl FnMut(Key<'_>, u64) -> Fate) {
+        let open = open(&self.keys, &self.asked, self.fates.len());
+        self.fates.extend(open.take(at_most).map(|(key, version)| fate(key, version)));
     }
 
     pub(super) fn push(&mut self, key: Key<'_>, version: u64) {
         self.keys.extend_from_slice(key.bytes);
-        self.asked.push((self.keys.len(), key.space, version));
+        self.asked.push(Asked { end: self.keys.len(), space: key.space, version });
     }
 
     pub(super) fn clear(&mut self) {
         self.keys.clear();
         self.asked.clear();
         self.fates.clear();
+    }
+}
+
+/// Those without an answer, when so many have one.
+fn open<'a>(keys: &'a [u8], asked: &'a [Asked], answered: usize) -> impl Iterator<Item = (Key<'a>, u64)> {
+    let mut start = answered.checked_sub(1).and_then(|last| asked.get(last)).map_or(0, |last| last.end);
+    asked.iter().skip(answered).map(move |&Asked { end, space, version }| {
+        let bytes = keys.get(start..end).unwrap_or_default();
+        start = end;
+        (Key { space, bytes }, version)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_answered_in_turn_however_few_at_a_time() {
+        let keys: [&[u8]; 5] = [b"a", b"bc", b"", b"def", b"g"];
+        for at_most in 1..=6 {
+            let mut questions = Questions::default();
+            for (version, bytes) in (1..).zip(keys) {
+                questions.push(Key::bytes(bytes), version);
+            }
+            let mut heard = Vec::new();
+            while !questions.are_answered() {
+                let next = questions.open().next().map(|(key, version)| (key.bytes.to_vec(), version));
+                let before = heard.len();
+                questions.answer(at_most, |key, version| {
+                    heard.push((key.bytes.to_vec(), version));
+                    if version % 2 == 0 { Fate::Live } else { Fate::Absent }
+                });
+                assert_eq!(heard.get(before).cloned(), next);
+                assert!(heard.len() - before <= at_most);
+            }
+            assert_eq!(heard, (1..).zip(keys).map(|(version, key)| (key.to_vec(), version)).collect::<Vec<_>>());
+            assert_eq!(questions.fates, [Fate::Absent, Fate::Live, Fate::Absent, Fate::Live, Fate::Absent]);
+        }
     }
 }
