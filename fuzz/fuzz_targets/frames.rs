@@ -4,23 +4,17 @@
 //! comes back equal when it is spelled out anew. What it refuses it refuses shortly.
 #![no_main]
 
-use kvd::command::{
-    Command, Condition, DEFAULT_SCAN_COUNT, End, ErrorCode, Expiry, Limits, MAX_KEY, MAX_SCAN_COUNT, SetOptions,
-};
-use kvd::mutation::{Key, PICKLED};
+use kvd::command::{Command, Condition, DEFAULT_SCAN_COUNT, End, Expiry, SetOptions};
+use kvd::mutation::PICKLED;
 use kvd::wire::{ReplyFrames, frames};
+use kvd_fuzz::{LIMITS, assert_short, assert_within_limits, keys};
 use libfuzzer_sys::fuzz_target;
-
-const LIMITS: Limits = Limits { max_value: 64 };
-
-/// Most bytes of an error's message: the longest form, or a quotation of 32 bytes escaped.
-const LONGEST_MESSAGE: usize = 256;
 
 fuzz_target!(|data: &[u8]| {
     let body: Vec<&[u8]> = data.split(|&byte| byte == b'\n').collect();
     match frames::decode(&body, &LIMITS) {
         Ok(command) => {
-            within_limits(&command);
+            assert_within_limits(&command);
             let mut other_case = body.clone();
             let verb: Vec<u8> = body[0].iter().map(|byte| byte ^ 0x20).collect();
             other_case[0] = &verb;
@@ -30,56 +24,13 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(frames::decode(&spelled, &LIMITS).as_ref(), Ok(&command));
         }
         Err(error) => {
-            assert!(matches!(error.code, ErrorCode::BadCommand | ErrorCode::BadArgument | ErrorCode::TooBig));
-            assert!(error.message.is_ascii() && error.message.len() <= LONGEST_MESSAGE, "{error}");
+            assert_short(&error);
             let mut reply = ReplyFrames::default();
             frames::encode(&error.reply(), &mut reply);
             assert_eq!(reply.len(), 3);
         }
     }
 });
-
-fn within_limits(command: &Command<'_>) {
-    for key in keys(command) {
-        assert!((1..=MAX_KEY).contains(&key.bytes.len()));
-    }
-    let fits = |value: &[u8]| value.len() <= LIMITS.max_value;
-    match command {
-        Command::Set { value, options, .. } => assert!(fits(value) && is_stored(options.expiry)),
-        Command::SetMany { pairs } => assert!(!pairs.is_empty() && pairs.iter().all(|(_, value)| fits(value))),
-        Command::Extend { bytes, .. } => assert!(fits(bytes)),
-        Command::Touch { expiry, .. } => assert!(is_stored(*expiry)),
-        Command::Scan { prefix, count, .. } => {
-            assert!(prefix.len() <= MAX_KEY && (1..=MAX_SCAN_COUNT).contains(count));
-        }
-        Command::Flush { prefix: Some(prefix) } => assert!(prefix.len() <= MAX_KEY),
-        Command::Delete { keys } | Command::Exists { keys } | Command::GetMany { keys } => assert!(!keys.is_empty()),
-        _ => {}
-    }
-}
-
-fn is_stored(expiry: Expiry) -> bool {
-    match expiry {
-        Expiry::Never => true,
-        Expiry::In(milliseconds) => milliseconds != 0 && i64::try_from(milliseconds).is_ok(),
-        Expiry::At(at) => i64::try_from(at).is_ok(),
-    }
-}
-
-fn keys<'a>(command: &Command<'a>) -> Vec<Key<'a>> {
-    match command {
-        Command::Get { key }
-        | Command::Set { key, .. }
-        | Command::Increment { key, .. }
-        | Command::Extend { key, .. }
-        | Command::Touch { key, .. }
-        | Command::TimeToLive { key }
-        | Command::GetDelete { key } => vec![*key],
-        Command::Delete { keys } | Command::Exists { keys } | Command::GetMany { keys } => keys.clone(),
-        Command::SetMany { pairs } => pairs.iter().map(|(key, _)| *key).collect(),
-        _ => Vec::new(),
-    }
-}
 
 /// The frames of a command, as a client would write them.
 fn spell(command: &Command<'_>) -> Vec<Vec<u8>> {
