@@ -88,8 +88,8 @@ impl Peer {
         self.backlog.len()
     }
 
-    /// Takes the answer to the peer's latest command, to leave in its turn. `frames` is emptied, and keeps its room where
-    /// that is worth something.
+    /// Takes the answer to the peer's latest command, to leave in its turn. Its frames are emptied, and keep their room
+    /// where that is worth something.
     pub fn settle(&mut self, answer: &mut Answer, durable: Durable, most: usize) -> Outcome {
         // Also for a peer that gets no replies: its next command must still see what this one did.
         self.newest = self.newest.max(answer.wait.batch);

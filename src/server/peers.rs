@@ -204,6 +204,8 @@ impl Peers {
                 {
                     self.count_cut_off(id, dropped);
                 }
+                // More of its requests may have been taken in already, so it is not forgotten before the end of the pass.
+                self.ready.push(id);
             }
             _ => self.list(id),
         }
@@ -222,6 +224,7 @@ impl Peers {
         // A peer stands here once for each reply; the first time hands over all of them.
         for id in ready.drain(..) {
             released += self.release_one(id, durable, outlet, now)?;
+            self.forget_if_unmarked(id);
         }
         self.ready = ready;
         Ok(released)
@@ -236,6 +239,7 @@ impl Peers {
             if let Some(known) = self.known_mut(id) {
                 known.listed = false;
                 released += self.release_one(id, durable, outlet, now)?;
+                self.forget_if_unmarked(id);
             }
         }
         outstanding.append(&mut self.outstanding);
@@ -258,7 +262,6 @@ impl Peers {
         match outcome {
             Outcome::Waiting | Outcome::Stuck => self.list(id),
             Outcome::Gone => self.depart(id, now),
-            Outcome::Clear => self.forget_if_unmarked(id),
             _ => {}
         }
         Ok(Released { stuck: outcome == Outcome::Stuck, moved })
@@ -351,9 +354,10 @@ impl Peers {
     }
 
     /// Of a peer without a connection that could be told apart, nobody will say that it ended. So it is
-    /// forgotten whenever there is nothing to remember.
+    /// forgotten whenever there is nothing to remember, and no request of it was taken in that is not answered yet.
     fn forget_if_unmarked(&mut self, id: PeerId) {
-        if self.known(id).is_some_and(|known| known.connection.is_none() && known.peer.standing() == Standing::Good) {
+        let is_clear = |peer: &Peer| peer.queued() == 0 && peer.standing() == Standing::Good;
+        if self.known(id).is_some_and(|known| known.connection.is_none() && is_clear(&known.peer)) {
             self.forget(id);
         }
     }
@@ -409,12 +413,15 @@ mod tests {
         peers.admit(identity.into(), connection.into().map(|connection| (connection, Message::new())), now)
     }
 
-    fn settle(peers: &mut Peers, id: PeerId, bytes: usize, wait: Wait, door: &mut Door) {
+    fn answer(bytes: usize, wait: Wait) -> Answer {
         let mut frames = ReplyFrames::default();
         frames.push(&vec![7; bytes]);
-        let mut answer = Answer { frames, envelope: 0, dialect: Dialect::Frames, wait, waiting: None };
+        Answer { frames, envelope: 0, dialect: Dialect::Frames, wait, waiting: None }
+    }
+
+    fn settle(peers: &mut Peers, id: PeerId, bytes: usize, wait: Wait, door: &mut Door) {
         let (durable, now) = (Durable::default(), Instant::now());
-        peers.settle(id, &mut answer, durable, door, now).unwrap();
+        peers.settle(id, &mut answer(bytes, wait), durable, door, now).unwrap();
         peers.release_ready(durable, door, now).unwrap();
     }
 
@@ -486,6 +493,18 @@ mod tests {
         assert_eq!(peers.len(), 1);
         assert_eq!(peers.release(ONE, &mut door, now).map(|released| released.stuck), Ok(false));
         assert_eq!((peers.len(), door.to.len()), (0, 2));
+    }
+
+    #[test]
+    fn a_peer_that_can_not_be_followed_is_known_until_all_that_it_asked_in_a_pass_is_answered() {
+        let (mut peers, mut door, now) = (Peers::new(1 << 20), door(Sent::Whole), Instant::now());
+        let id = admit(&mut peers, "old", None, now);
+        for _ in 0..3 {
+            // Each is so large that it leaves at once.
+            peers.settle(id, &mut answer(100_000, Wait::NOTHING), Durable::default(), &mut door, now).unwrap();
+        }
+        peers.release_ready(Durable::default(), &mut door, now).unwrap();
+        assert_eq!((door.to.len(), peers.len()), (3, 0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! however many peers, and whoever goes away or stops reading.
 
 use crate::daemon::{Client, Store, eventually, words};
+use crate::zmtp::Peer;
 use std::io;
 
 /// Sends this many requests before it reads the first reply, then checks each reply in turn.
@@ -40,6 +41,29 @@ fn a_pipelined_read_sees_the_write_before_it() {
         assert_eq!(client.hear(), "OK 1");
         assert!(client.hear().starts_with("OK "));
         assert_eq!(client.hear(), "EXISTS");
+    }
+}
+
+#[test]
+fn a_peer_of_an_older_zmtp_gets_every_reply_in_order() {
+    let store = Store::new();
+    let daemon = store.start();
+    let mut peer = Peer::connect_as_older(daemon.endpoint()).expect("a connection");
+    // So large that each reply leaves by itself, although all of these are decoded together.
+    let value = vec![b'v'; 100_000];
+    peer.call(&[&b"SET"[..], b"k", &value]).expect("a reply");
+    for _ in 0..20 {
+        for _ in 0..8 {
+            peer.queue(&["GET", "k"]);
+        }
+        peer.queue(&["INCR", "n"]);
+    }
+    peer.flush().expect("a live connection");
+    for n in 1..=20 {
+        for _ in 0..8 {
+            assert_eq!(peer.recv().expect("a reply")[1], value);
+        }
+        assert_eq!(peer.recv().expect("a reply")[1], n.to_string().as_bytes());
     }
 }
 

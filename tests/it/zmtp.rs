@@ -55,6 +55,23 @@ impl Peer {
         Ok(peer)
     }
 
+    /// Connects as ZMTP 2.0 does, of whose peers libzmq tells no properties: type and identity in place of a READY.
+    pub fn connect_as_older(endpoint: &str) -> io::Result<Peer> {
+        const DEALER: u8 = 5;
+        let stream = connect_silently(endpoint)?;
+        let incoming = BufReader::new(stream.try_clone()?);
+        let mut peer = Peer { stream, incoming, outgoing: Vec::new() };
+        let revision = 1;
+        peer.outgoing.extend([&greeting()[..10], &[revision, DEALER]].concat());
+        peer.queue_frame(0, b"");
+        peer.flush()?;
+        // Signature, revision, type.
+        peer.incoming.read_exact(&mut [0; 12])?;
+        let (_, identity) = peer.read_frame()?;
+        assert!(identity.is_empty(), "an identity of the server: {identity:?}");
+        Ok(peer)
+    }
+
     /// Adds a request to what the next [`Peer::flush`] sends.
     pub fn queue<B: AsRef<[u8]>>(&mut self, body: &[B]) {
         self.queue_frame(MORE, b"");
