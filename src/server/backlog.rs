@@ -70,23 +70,22 @@ impl Parked {
         is_it: &mut impl FnMut(&mut Wait) -> bool,
     ) -> bool {
         let (envelope, body) = packed.split_at_checked(self.envelope.into()).unwrap_or_default();
-        let list = match &mut self.waiting {
-            None if is_it(&mut self.wait) => None,
+        let mut instead = ReplyFrames::from_packed(envelope);
+        match &mut self.waiting {
+            None if is_it(&mut self.wait) => self.dialect.encode(reply, &mut instead),
             None => return false,
             Some(waiting) => {
+                if !waiting.note(reply, is_it) {
+                    return false;
+                }
+                self.wait = waiting.together();
                 let said = match &self.instead {
                     None => first_of(body, large),
                     Some(instead) => instead.frame_at(envelope.len()),
                 };
-                let Some(list) = waiting.reword(said.unwrap_or_default(), reply, is_it) else { return false };
-                self.wait = waiting.together();
-                Some(list)
+                let Some(mut list) = waiting.reword(said.unwrap_or_default()) else { return true };
+                instead.push_from(&mut list);
             }
-        };
-        let mut instead = ReplyFrames::from_packed(envelope);
-        match list {
-            Some(mut list) => instead.push_from(&mut list),
-            None => self.dialect.encode(reply, &mut instead),
         }
         self.instead = Some(Box::new(instead));
         true

@@ -7,6 +7,7 @@ use super::backlog::Answer;
 use super::progress::Wait;
 use crate::command::Reply;
 use crate::wire::packed;
+use crate::wire::reply_frames::LARGE_FRAME;
 
 /// Bytes of room for a list that are kept for the next one.
 const KEPT_LIST: usize = 64 << 10;
@@ -19,6 +20,8 @@ struct Run {
     end: usize,
     replies: usize,
     wait: Wait,
+    /// What is to stand there instead.
+    instead: Option<Box<[u8]>>,
 }
 
 /// Which replies of a list wait, in order. Those that wait for nothing are not in it.
@@ -33,39 +36,43 @@ impl Waiting {
 
     /// Bytes of memory that this takes.
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.0.len() * size_of::<Run>()
+        let instead = self.0.iter().filter_map(|run| run.instead.as_ref()).map(|instead| instead.len());
+        size_of::<Self>() + self.0.len() * size_of::<Run>() + instead.sum::<usize>()
     }
 
-    /// Says something else in the place of those replies of whose wait `is_it` says so, and which it may change. Returns
-    /// the new list, if anything in it is new.
-    pub fn reword(
-        &mut self,
-        list: &[u8],
-        reply: &Reply<'_>,
-        is_it: &mut impl FnMut(&mut Wait) -> bool,
-    ) -> Option<Vec<u8>> {
-        let void: Vec<bool> = self.0.iter_mut().map(|run| is_it(&mut run.wait)).collect();
-        if !void.contains(&true) {
+    /// Notes that something else is to be said in the place of those replies of whose wait `is_it` says so, and which it
+    /// may change. Returns whether there are any.
+    pub fn note(&mut self, reply: &Reply<'_>, is_it: &mut impl FnMut(&mut Wait) -> bool) -> bool {
+        let mut any = false;
+        for run in &mut self.0 {
+            if is_it(&mut run.wait) {
+                let mut instead = Vec::new();
+                (0..run.replies).for_each(|_| packed::encode(reply, &mut instead));
+                run.instead = Some(instead.into());
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// The list with all that was noted in its place, once nothing more can be noted but a refusal: it is copied once,
+    /// however many of its flushes end one after the other.
+    pub fn reword(&mut self, list: &[u8]) -> Option<Vec<u8>> {
+        if self.together().sweep.is_some() {
             return None;
         }
         let (mut new, mut taken) = (Vec::new(), 0);
-        let mut keep = |until: usize, new: &mut Vec<u8>| {
-            new.extend_from_slice(list.get(taken..until).unwrap_or_default());
-            taken = until;
-        };
-        for (run, void) in self.0.iter_mut().zip(void) {
-            keep(run.start, &mut new);
-            run.start = new.len();
-            if void {
-                (0..run.replies).for_each(|_| packed::encode(reply, &mut new));
-                // What stood here is passed over.
-                keep(run.end, &mut Vec::new());
-            } else {
-                keep(run.end, &mut new);
+        for run in &mut self.0 {
+            new.extend_from_slice(list.get(taken..run.start).unwrap_or_default());
+            let start = new.len();
+            match run.instead.take() {
+                Some(instead) => new.extend_from_slice(&instead),
+                None => new.extend_from_slice(list.get(run.start..run.end).unwrap_or_default()),
             }
-            run.end = new.len();
+            taken = run.end;
+            (run.start, run.end) = (start, new.len());
         }
-        keep(list.len(), &mut new);
+        new.extend_from_slice(list.get(taken..).unwrap_or_default());
         self.0.retain(|run| run.wait != Wait::NOTHING);
         Some(new)
     }
@@ -80,7 +87,7 @@ impl Waiting {
                 run.end = end;
                 run.replies += 1;
             }
-            _ => self.0.push(Run { start, end, replies: 1, wait }),
+            _ => self.0.push(Run { start, end, replies: 1, wait, instead: None }),
         }
     }
 }
@@ -119,6 +126,10 @@ impl List {
     /// Moves it into the answer to its message.
     pub fn finish(&mut self, answer: &mut Answer) {
         self.usual = self.bytes.len().min(KEPT_LIST);
+        if self.bytes.len() >= LARGE_FRAME && self.bytes.capacity() > 2 * self.bytes.len() {
+            // The buffer goes with the list, and its peer is charged for what it holds.
+            self.bytes.shrink_to_fit();
+        }
         answer.frames.push_from(&mut self.bytes);
         answer.wait = self.waiting.together();
         answer.waiting = (!self.waiting.0.is_empty()).then(|| Box::new(self.waiting.clone()));
@@ -181,13 +192,14 @@ mod tests {
             (FLUSHED, flush(9, 3)),
             (Reply::Miss, Wait::commit(2)),
         ]);
-        let new = waiting.reword(&first, &Reply::Done, &mut |wait| {
+        assert!(waiting.note(&Reply::Done, &mut |wait| {
             let void = wait.batch > 2;
             if void {
                 *wait = Wait::NOTHING;
             }
             void
-        });
+        }));
+        let new = waiting.reword(&first);
         let expected = [Reply::Stored(1), Reply::Pong, Reply::Done, Reply::Done, Reply::Miss, Reply::Done, Reply::Miss];
         assert_eq!(new, Some(bytes(&expected)));
         assert_eq!(waiting.together(), Wait::commit(2));
@@ -203,14 +215,22 @@ mod tests {
             (Reply::Stored(9), Wait::commit(1)),
             (FLUSHED, flush(10, 1)),
         ]);
-        assert_eq!(waiting.reword(&first, &Reply::Number(5), &mut of(6)), None, "it is of no concern here");
-        let second = waiting.reword(&first, &Reply::Number(1000), &mut of(8)).unwrap();
-        assert!(waiting.together().sweep.is_some());
-        let third = waiting.reword(&second, &Reply::Number(3), &mut of(10)).unwrap();
-        assert_eq!(waiting.together(), flush(7, 1));
-        let last = waiting.reword(&third, &Reply::Number(2), &mut of(7)).unwrap();
-        assert_eq!(last, bytes(&[Reply::Number(2), Reply::Number(1000), Reply::Stored(9), Reply::Number(3)]));
+        assert!(!waiting.note(&Reply::Number(5), &mut of(6)), "it is of no concern here");
+        for (version, removed) in [(8, 1000), (10, 3)] {
+            assert!(waiting.note(&Reply::Number(removed), &mut of(version)));
+            assert_eq!(waiting.reword(&first), None, "another one is not swept yet");
+        }
+        assert!(waiting.note(&Reply::Number(2), &mut of(7)));
+        let new = waiting.reword(&first).unwrap();
+        assert_eq!(new, bytes(&[Reply::Number(2), Reply::Number(1000), Reply::Stored(9), Reply::Number(3)]));
         assert_eq!(waiting.together(), Wait::commit(1));
+        // And then the batch was refused.
+        assert!(waiting.note(&Reply::Miss, &mut |wait| {
+            *wait = Wait::NOTHING;
+            true
+        }));
+        assert_eq!(waiting.reword(&new), Some(bytes(&[Reply::Miss, Reply::Miss, Reply::Miss, Reply::Miss])));
+        assert_eq!(waiting.0, []);
     }
 
     #[test]
