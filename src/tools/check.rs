@@ -5,7 +5,7 @@
 
 use crate::log::LogError;
 use crate::log::fs::Disk;
-use crate::log::recovery::{Progress, Reading, Verdict, read_all, survey};
+use crate::log::recovery::{Progress, Reading, Survey, Verdict, read_all, refuse_damage, survey};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -34,6 +34,9 @@ impl Finding {
     }
 }
 
+/// How often a log is read anew, when segments come and go while it is read.
+const ATTEMPTS: usize = 10;
+
 /// Reads the log in `directory` and writes what is in it to `out`, a line a segment. Works beside a running daemon, whose last
 /// batches may then look torn.
 ///
@@ -41,14 +44,28 @@ impl Finding {
 /// Those of `out`. What is wrong with the directory is a [`Finding`].
 pub fn check(directory: &Path, out: &mut impl Write) -> io::Result<Finding> {
     let disk = Disk::unlocked(directory);
-    let readings = survey(&disk).and_then(|survey| read_all(&disk, &survey.segments, 1, &Progress::default(), &|_| {}));
-    match readings {
-        Ok(readings) => report(&readings, out),
+    let mut outcome = read(&disk);
+    for _ in 1..ATTEMPTS {
+        match &outcome {
+            Ok((_, readings)) if refuse_damage(readings).is_ok() => break,
+            // A running daemon's compaction takes segments away, and cuts them when they have no name any more.
+            Ok((surveyed, _)) if survey(&disk).is_ok_and(|now| now.segments == surveyed.segments) => break,
+            Ok(_) | Err(_) => outcome = read(&disk),
+        }
+    }
+    match outcome {
+        Ok((_, readings)) => report(&readings, out),
         Err(error) => {
             writeln!(out, "{error}")?;
             Ok(if matches!(error, LogError::Io { .. }) { Finding::Unreadable } else { Finding::Damage })
         }
     }
+}
+
+fn read(disk: &Disk) -> Result<(Survey, Vec<Reading>), LogError> {
+    let survey = survey(disk)?;
+    let readings = read_all(disk, &survey.segments, 1, &Progress::default(), &|_| {})?;
+    Ok((survey, readings))
 }
 
 fn report(readings: &[Reading], out: &mut impl Write) -> io::Result<Finding> {

@@ -92,8 +92,12 @@ impl Victim {
         }
     }
 
-    /// Gives its room back, now that it has no name any more, a little at a time.
+    /// Gives its room back, now that it has no name any more, a little at a time. Where another name leads to it, of a
+    /// copy that somebody made by linking, nothing of it is touched.
     pub fn free(self, steward: &mut dyn Steward) {
+        if self.file.is_named().unwrap_or(true) {
+            return;
+        }
         let mut left = self.length;
         while left > FREE_BYTES {
             left -= FREE_BYTES;
@@ -108,5 +112,66 @@ impl Victim {
     fn damaged(&self, offset: u64, fault: Fault) -> CompactionError {
         let number = self.header.number;
         CompactionError::Spoiled { number, why: LogError::Damage { name: file_name(number), offset, fault } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::compaction::{Questions, Stopped};
+    use crate::log::fs::Disk;
+    use crate::log::segment::SegmentKind;
+
+    /// Counts how often room was given back.
+    struct Breaths(usize);
+
+    impl Steward for Breaths {
+        fn ask(&mut self, _: &mut Questions) -> Result<(), Stopped> {
+            Err(Stopped)
+        }
+
+        fn settle(&mut self) -> Result<(), Stopped> {
+            Err(Stopped)
+        }
+
+        fn breathe(&mut self) {
+            self.0 += 1;
+        }
+
+        fn moved(&mut self, _: u64) -> Result<(), Stopped> {
+            Err(Stopped)
+        }
+    }
+
+    #[test]
+    fn a_copy_made_by_linking_outlives_the_segment() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let disk = Disk::new(directory.path());
+        for is_linked in [false, true] {
+            let length = 3 * FREE_BYTES;
+            let file = disk.create("victim").expect("a file");
+            file.set_len(length).expect("room");
+            let link = directory.path().join("link");
+            if is_linked {
+                std::fs::hard_link(directory.path().join("victim"), &link).expect("a link");
+            }
+            disk.remove("victim").expect("no name any more");
+            let header = SegmentHeader {
+                kind: SegmentKind::Journal,
+                identity: 1,
+                number: 1,
+                epoch: 0,
+                next_version: 1,
+                watermark: 0,
+                link: Link { number: 1, chain: 0 },
+                created: 0,
+            };
+            let mut breaths = Breaths(0);
+            Victim { file, header, length }.free(&mut breaths);
+            assert_eq!(breaths.0, if is_linked { 0 } else { 2 });
+            if is_linked {
+                assert_eq!(std::fs::metadata(&link).expect("the copy").len(), length);
+            }
+        }
     }
 }

@@ -304,6 +304,10 @@ struct FakeFile {
 }
 
 impl File for FakeFile {
+    fn is_named(&self) -> io::Result<bool> {
+        Ok(self.disk.state().live.values().any(|inode| *inode == self.inode))
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.disk.state().inodes[self.inode].live.len() as u64)
     }

@@ -51,6 +51,9 @@ pub trait File: Debug + Send {
     /// # Errors
     /// Those of the operating system, here and below.
     fn len(&self) -> io::Result<u64>;
+    /// Whether a name leads to it, here or anywhere else.
+    #[allow(clippy::missing_errors_doc)]
+    fn is_named(&self) -> io::Result<bool>;
     /// Reads at this offset into `bytes` until it is full or the file ends, and returns how much was read.
     #[allow(clippy::missing_errors_doc)]
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
