@@ -190,6 +190,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_found_in_parts_is_found_together() {
+        let usage =
+            |number| Usage { first: number, number, versions_from: number * 10, bytes: 5000, ..Usage::default() };
+        let empty = Ledger::new(vec![usage(1), usage(2)]);
+        let parts = [vec![(10, 100), (19, 50), (20, 70)], vec![(11, 30), (25, 1)]];
+        let (mut whole, mut together) = (empty.clone(), empty.clone());
+        for part in parts {
+            let mut of_part = empty.clone();
+            for (version, length) in part {
+                whole.found(version, length);
+                of_part.found(version, length);
+            }
+            together.found_too(&of_part);
+        }
+        assert_eq!(together.segments(), whole.segments());
+        assert_eq!(together.live_bytes(), 251);
+    }
+
+    #[test]
     fn a_version_tells_its_segment() {
         let mut ledger = Ledger::default();
         ledger.appended(1, 1, 1072, puts(10));

@@ -25,8 +25,12 @@ pub struct Progress {
 }
 
 /// Mutations are given so many at a time, at most: whoever takes them in can then fetch what it needs for all of them at
-/// once, and they are still in the cache of the processor that verified them.
+/// once.
 pub const CHUNK: usize = 2048;
+
+/// Bytes of records after which mutations are given although they are fewer: they are still in the cache of the processor
+/// that verified them.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Takes mutations in, each with its version, from several threads and in any order.
 pub type Apply<'f> = dyn Fn(&[(u64, Mutation<'_>)]) + Sync + 'f;
@@ -263,14 +267,16 @@ fn read_one(
 ) -> Result<Reading, LogError> {
     let contents = fs.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
     let mut tally = Tally::default();
-    let mut chunk = Vec::with_capacity(CHUNK);
+    let (mut chunk, mut bytes) = (Vec::with_capacity(CHUNK), 0);
     let report = scan(&segment.header, contents.bytes(), &mut |batch| {
         for record in batch.records() {
             tally.add(&record.mutation, record.length);
             chunk.push((record.version, record.mutation));
-            if chunk.len() == CHUNK {
+            bytes += record.length;
+            if chunk.len() == CHUNK || bytes >= CHUNK_BYTES {
                 apply(&chunk);
                 chunk.clear();
+                bytes = 0;
             }
         }
         progress.done.fetch_add(batch.byte_len(), Ordering::Relaxed);

@@ -53,6 +53,7 @@ fn processor_time() -> Duration {
 
 /// Takes into the accounts of a log, in which nothing counts yet, the table that was made of it. Works on so many threads.
 pub(super) fn account(ledger: &mut Ledger, table: &Table, threads: usize) {
+    debug_assert_eq!(ledger.live_bytes(), 0, "what counted before would count once for each part");
     let parts = table.read_all(threads, |entries| {
         let mut part = ledger.clone();
         for entry in entries {
