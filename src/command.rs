@@ -12,6 +12,12 @@ pub const MAX_KEY: usize = 64 * 1024;
 pub const MAX_BODY_FRAMES: usize = 128 * 1024;
 /// Most commands of a packed message.
 pub const MAX_PACKED_COMMANDS: usize = 4096;
+/// Most that the commands of a packed message weigh together (see [`Command::weight`]), those of one key left out.
+pub const MAX_PACKED_WEIGHT: usize = MAX_BODY_FRAMES;
+/// What a SCAN weighs: it may pass over many entries before it finds a key.
+pub const SCAN_WEIGHT: usize = 256;
+/// What COUNT, FLUSH and STATS weigh: they may have to look at everything that is pending.
+pub const COUNT_WEIGHT: usize = 512;
 /// Most frames of an envelope, the empty one that ends it included.
 pub const MAX_ENVELOPE_FRAMES: usize = 16;
 /// Most bytes of an envelope's frames together.
@@ -189,6 +195,26 @@ pub enum Command<'a> {
     Stats,
     /// `VERSION`
     Version,
+}
+
+impl Command<'_> {
+    /// How much there is to do for it: a key that is looked up is 1.
+    ///
+    /// ```
+    /// use kvd::command::Command;
+    /// use kvd::mutation::Key;
+    /// assert_eq!(Command::GetMany { keys: vec![Key::bytes(b"a"), Key::bytes(b"b")] }.weight(), 2);
+    /// assert!(Command::Count.weight() > 100);
+    /// ```
+    pub fn weight(&self) -> usize {
+        match self {
+            Command::Delete { keys } | Command::Exists { keys } | Command::GetMany { keys } => keys.len(),
+            Command::SetMany { pairs } => pairs.len(),
+            Command::Scan { .. } => SCAN_WEIGHT,
+            Command::Count | Command::Flush { .. } | Command::Stats => COUNT_WEIGHT,
+            _ => 1,
+        }
+    }
 }
 
 /// Why a command was refused: the second frame of an `ERR` reply.

@@ -27,6 +27,7 @@ use crate::table::{Departed, Entry, Probe, Swept, Table};
 use memory::Memory;
 pub use memory::MemoryLimit;
 use overlay::Overlay;
+use std::cell::Cell;
 
 /// Number of a batch of mutations, counted from 1 by the engine since its start.
 pub type BatchId = u64;
@@ -82,6 +83,8 @@ pub struct Engine {
     forming: BatchId,
     full: bool,
     memory: Memory,
+    /// How many entries the SCANs of this turn may still pass over.
+    to_pass_over: Cell<usize>,
 }
 
 /// What the evaluation of one command is given, and what it notes on its way.
@@ -109,7 +112,17 @@ impl Engine {
     /// `next_version` is the version that the next mutation gets.
     pub fn new(table: Table, next_version: u64, limits: Limits) -> Self {
         let memory = Memory::new(MemoryLimit::NONE);
-        Engine { table, overlay: Overlay::default(), limits, next_version, forming: 1, full: false, memory }
+        let to_pass_over = Cell::new(scan::TURN);
+        Engine {
+            table,
+            overlay: Overlay::default(),
+            limits,
+            next_version,
+            forming: 1,
+            full: false,
+            memory,
+            to_pass_over,
+        }
     }
 
     /// Evaluates a command, once.
@@ -163,6 +176,11 @@ impl Engine {
             }
         };
         Evaluation { reply, after: call.after, sweep: call.sweep }
+    }
+
+    /// Begins another turn of commands. What SCANs may pass over together, so that others get their turn, is theirs anew.
+    pub fn begin_turn(&mut self) {
+        self.to_pass_over.set(scan::TURN);
     }
 
     /// Has the processor fetch what the evaluation of a command will need, where that is known and worth it. Of several

@@ -15,6 +15,10 @@ const STRETCH: usize = 256;
 /// than a long pause for everybody else.
 const EFFORT: usize = 10_000;
 
+/// Entries that all pages of a turn may pass over together, about. When that is spent, the pages that are still asked for
+/// end after a stretch.
+pub(super) const TURN: usize = 2 * EFFORT;
+
 impl Engine {
     pub(super) fn scan(&self, call: &mut Call<'_>, cursor: u64, prefix: &[u8], count: usize) -> Reply<'_> {
         // A page of no keys would never come to an end.
@@ -35,10 +39,11 @@ impl Engine {
 
         let mut page = Page { keys: Vec::new(), count, room: self.limits.max_message(), last: 0 };
         let mut from = cursor;
-        let mut effort = EFFORT.max(count);
+        let mut effort = EFFORT.max(count).min(self.to_pass_over.get());
         loop {
-            let stretch = self.table.stretch(from, count.max(STRETCH));
+            let stretch = self.table.stretch(from, count.min(effort).max(STRETCH));
             effort = effort.saturating_sub(stretch.looked_at);
+            self.to_pass_over.set(self.to_pass_over.get().saturating_sub(stretch.looked_at));
             for (hash, entry) in stretch.entries {
                 // What is pending of a key stands in `fresh`, if it is present at all.
                 let hidden = pending && self.overlay.look(Probe { hash, key: entry.key() }).is_some();

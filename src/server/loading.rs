@@ -73,6 +73,10 @@ impl Answers for Loading {
         Durable::default()
     }
 
+    fn forming(&self) -> usize {
+        0
+    }
+
     fn figures(&self, into: &mut Vec<(&'static str, String)>) {
         into.push(("loading_percent", self.percent().to_string()));
     }

@@ -14,7 +14,7 @@ use super::progress::{Durable, Wait};
 use super::request::Request;
 use super::router::{Held, Router, RouterError, Sent};
 use super::stats::Counters;
-use crate::command::{Command, ErrorCode, Limits, Reply};
+use crate::command::{Command, ErrorCode, Limits, MAX_BODY_FRAMES, Reply};
 use crate::engine::{BatchId, View};
 use crate::table::Swept;
 use crate::wire::reply_frames::Parcel;
@@ -23,12 +23,17 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 use zmq::Message;
 
-/// Commands taken in one pass, and the rest of a packed message, so that the log's events and other peers' replies get
-/// their turn.
+/// Commands taken in one pass, by [`Command::weight`], and the rest of a packed message, so that the log's events and other
+/// peers' replies get their turn.
 const PASS: usize = 1024;
+/// Bytes that may form in one batch, and the last command that adds to it. Beyond that no more commands are read until it
+/// was submitted: peers then wait in their sockets, and not in our memory.
+pub(super) const MOST_FORMING: usize = 64 << 20;
 /// Commands that are decoded before the first of them is answered, so that what they ask for is fetched from memory
 /// for all of them at once.
 const AHEAD: usize = 16;
+/// Bytes that records have beyond what their message has: 64 for each of as many keys as it may name.
+const OF_RECORDS: usize = 64 * MAX_BODY_FRAMES;
 /// Bytes of room for a reply that are kept for the next one.
 const KEPT_REPLY: usize = 64 * 1024;
 
@@ -40,6 +45,8 @@ pub(super) trait Answers {
     fn answer(&mut self, command: &Command<'_>, view: View, encode: &mut dyn FnMut(&Reply<'_>)) -> Wait;
     /// What is durable now.
     fn durable(&self) -> Durable;
+    /// Bytes that the commands answered so far have added to the batch that forms.
+    fn forming(&self) -> usize;
     /// Adds its part of STATS.
     fn figures(&self, into: &mut Vec<(&'static str, String)>);
 }
@@ -60,6 +67,8 @@ pub(super) struct Reception {
     limits: Limits,
     /// Room for as many as are decoded ahead.
     requests: Vec<Request>,
+    /// How many of them were taken in, and not answered yet.
+    taken: usize,
     /// The replies to a packed message.
     list: List,
     answer: Answer,
@@ -69,6 +78,8 @@ pub(super) struct Reception {
 /// A request that was decoded, and not answered yet.
 struct Decoded<'r> {
     sender: PeerId,
+    /// Its sender had been cut off when it was decoded. The peer may be known by then for its next connection.
+    is_discarded: bool,
     envelope: &'r [Message],
     dialect: Dialect,
     asked: Result<Asked<'r>, WireError>,
@@ -84,6 +95,7 @@ impl Reception {
             counters: Counters::new(started),
             limits,
             requests: std::iter::repeat_with(Request::new).take(AHEAD).collect(),
+            taken: 0,
             list: List::default(),
             answer: Answer {
                 frames: ReplyFrames::default(),
@@ -103,7 +115,7 @@ impl Reception {
 
     /// Whether a request has arrived. Has to be asked before each wait.
     pub fn arrived(&mut self) -> Result<bool, RouterError> {
-        self.router.arrived()
+        Ok(self.taken > 0 || self.router.arrived()?)
     }
 
     /// Whether a pass is due soon even if nothing happens.
@@ -111,19 +123,21 @@ impl Reception {
         self.peers.any_departed()
     }
 
-    /// Takes in what has arrived, a bounded number of commands, and answers it. Tells whether a reply that
-    /// could have left found no room.
+    /// Takes in what has arrived, a bounded number of commands, and answers it, until as much has formed as may. Tells
+    /// whether a reply that could have left found no room.
     pub fn receive(&mut self, answers: &mut impl Answers, now: Instant) -> Result<bool, RouterError> {
         self.company.begin_pass();
         let mut commands = 0;
-        while commands < PASS {
-            let (taken, more) = self.take_in()?;
-            commands += self.answer(taken, answers, now)?;
-            if !more {
+        while commands < PASS && answers.forming() < MOST_FORMING {
+            let more = self.take_in()?;
+            commands += self.answer(answers, now)?;
+            if !more && self.taken == 0 {
                 self.peers.tidy(now);
                 break;
             }
         }
+        // A connection that has ended by now must not leave its replies to the next one with its identity.
+        self.hear_of_ends(now);
         // Now, and peer by peer: what goes to one peer in one go costs its connection one system call, and the peer too.
         self.peers.release_ready(answers.durable(), &mut self.router, now).map(|released| released.stuck)
     }
@@ -157,53 +171,63 @@ impl Reception {
         self.router.close(linger_ms)
     }
 
-    /// Takes in the next messages that have arrived: how many, and whether there may be more. A packed one ends it, since it
-    /// is worth many others.
-    fn take_in(&mut self) -> Result<(usize, bool), RouterError> {
-        for (taken, request) in self.requests.iter_mut().enumerate() {
+    /// Takes in the next messages that have arrived. Returns whether there may be more. A packed one ends it, since it is
+    /// worth many others.
+    fn take_in(&mut self) -> Result<bool, RouterError> {
+        while let Some(request) = self.requests.get_mut(self.taken) {
             if !self.router.receive(request)? {
-                return Ok((taken, false));
+                return Ok(false);
             }
+            if request.body.is_empty() && request.fault.is_none() {
+                self.counters.unanswerable += 1;
+                continue;
+            }
+            self.taken += 1;
             if Dialect::of(&request.body) == Dialect::Packed {
-                return Ok((taken + 1, true));
+                break;
             }
         }
-        Ok((self.requests.len(), true))
+        Ok(true)
     }
 
-    /// Answers so many requests, in the order in which they came. Returns how many commands they count for.
-    fn answer(&mut self, taken: usize, answers: &mut impl Answers, now: Instant) -> Result<usize, RouterError> {
+    /// Answers what was taken in, in the order in which it came, until as much has formed as may. Returns how many commands
+    /// that counts for.
+    fn answer(&mut self, answers: &mut impl Answers, now: Instant) -> Result<usize, RouterError> {
         let mut requests = std::mem::take(&mut self.requests);
         let mut all: [Option<Decoded<'_>>; AHEAD] = [const { None }; AHEAD];
-        for (request, decoded) in requests.iter_mut().zip(&mut all).take(taken) {
-            *decoded = self.decode(request, now);
-            let Some(Decoded { sender, asked, .. }) = decoded else { continue };
-            self.company.heard(*sender, now);
-            if let Ok(Asked::One(command)) = asked {
+        for (request, place) in requests.iter_mut().zip(&mut all).take(self.taken) {
+            let decoded = self.decode(request, now);
+            self.company.heard(decoded.sender, now);
+            if let Ok(Asked::One(command)) = &decoded.asked {
                 answers.foresee(command);
             }
+            *place = Some(decoded);
         }
-        let mut commands = taken;
+        let (mut commands, mut answered) = (0, 0);
         for decoded in all.into_iter().flatten() {
-            if let Ok(Asked::List(list)) = &decoded.asked {
-                commands += list.len();
+            if answered > 0 && answers.forming() >= MOST_FORMING {
+                break;
             }
+            commands += match &decoded.asked {
+                Ok(Asked::One(command)) => command.weight(),
+                Ok(Asked::List(list)) => list.weight(),
+                Err(_) => 1,
+            };
+            answered += 1;
             self.handle(decoded, answers, now)?;
         }
-        for request in requests.iter_mut().take(taken) {
+        for request in requests.iter_mut().take(answered) {
             request.clear();
         }
+        requests.rotate_left(answered);
+        self.taken -= answered;
         self.requests = requests;
         Ok(commands)
     }
 
-    /// Decodes a request, unless there is nobody to answer.
-    fn decode<'r>(&mut self, request: &'r mut Request, now: Instant) -> Option<Decoded<'r>> {
-        if request.body.is_empty() && request.fault.is_none() {
-            self.counters.unanswerable += 1;
-            return None;
-        }
+    fn decode<'r>(&mut self, request: &'r mut Request, now: Instant) -> Decoded<'r> {
         let sender = self.whose(request, now);
+        let is_discarded = self.is_cut_off(sender);
         let Request { envelope, body, fault, key, .. } = request;
         let (dialect, asked) = if let Some(fault) = fault {
             (Dialect::Frames, Err(fault.error()))
@@ -211,12 +235,16 @@ impl Reception {
             let dialect = Dialect::of(body);
             (dialect, dialect.decode(body, &self.limits, key))
         };
-        Some(Decoded { sender, envelope, dialect, asked })
+        Decoded { sender, is_discarded, envelope, dialect, asked }
+    }
+
+    fn is_cut_off(&self, peer: PeerId) -> bool {
+        matches!(self.peers.standing(peer), Standing::CutOff | Standing::DepartedCutOff)
     }
 
     fn handle(&mut self, request: Decoded<'_>, answers: &mut impl Answers, now: Instant) -> Result<(), RouterError> {
-        let Decoded { sender, envelope, dialect, asked } = request;
-        if matches!(self.peers.standing(sender), Standing::CutOff | Standing::DepartedCutOff) {
+        let Decoded { sender, is_discarded, envelope, dialect, asked } = request;
+        if is_discarded || self.is_cut_off(sender) {
             self.counters.discarded += 1;
             return Ok(());
         }
@@ -315,9 +343,10 @@ impl<A: Answers> Desk<'_, A> {
         Wait::NOTHING
     }
 
-    /// Has the commands of a packed message answered, one after the other. Once the replies have reached `most` bytes,
-    /// those that follow are not executed.
+    /// Has the commands of a packed message answered, one after the other. Once the replies have reached `most` bytes, or
+    /// what is recorded has, those that follow are not executed: a TOUCH records as much as the value has.
     fn answer_list(&mut self, mut commands: packed::Commands<'_>, most: usize, into: &mut List) {
+        let before = self.answers.forming();
         into.begin(commands.len());
         while commands.len() > 0 {
             let ahead: [_; AHEAD] = std::array::from_fn(|_| {
@@ -328,7 +357,13 @@ impl<A: Answers> Desk<'_, A> {
                 Some(command)
             });
             for command in ahead.into_iter().flatten() {
-                let command = if into.len() < most { command } else { Err(too_much(most)) };
+                let command = if into.len() >= most {
+                    Err(too_much("the replies", most))
+                } else if self.answers.forming() - before >= most + OF_RECORDS {
+                    Err(too_much("the changes", most))
+                } else {
+                    command
+                };
                 into.add(|bytes| {
                     let mut encode = |reply: &Reply<'_>| packed::encode(reply, bytes);
                     match command {
@@ -341,8 +376,8 @@ impl<A: Answers> Desk<'_, A> {
     }
 }
 
-/// The refusal of a command whose list of replies is full.
-fn too_much(most: usize) -> WireError {
-    let message = format!("the replies before this one have {most} bytes, the limit of a message: send it again");
+/// The refusal of a command of a list that has come to too much of something.
+fn too_much(of: &str, most: usize) -> WireError {
+    let message = format!("{of} before this one have {most} bytes, the limit of a message: send it again");
     WireError::new(ErrorCode::TooBig, message)
 }

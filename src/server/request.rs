@@ -129,8 +129,8 @@ impl Request {
     }
 
     /// Whether the identity alone tells the connection: libzmq made it up, and won't again for four thousand million
-    /// connections. (Who claims such a one is mistaken for whom it belonged to only until its end was heard of, and
-    /// that is before any reply leaves.)
+    /// connections. (Who claims such a one is mistaken for whom it belonged to only until that one is forgotten, shortly
+    /// after its end, and gets no reply as long as it is.)
     pub fn names_its_connection(&self) -> bool {
         matches!(*self.identity, [0, _, _, _, _])
     }
@@ -143,12 +143,12 @@ impl Request {
         self.connection
     }
 
-    /// Takes out what makes its sender known: the identity, and where there is one, a frame to keep for as
-    /// long as the connection's mark is to be its own. That is the empty one that ends the envelope: another
-    /// might hold much memory.
+    /// What makes its sender known: the identity, and where there is one, a frame to keep for as long as the connection's
+    /// mark is to be its own, which is taken out. That is the empty one that ends the envelope: another might hold much
+    /// memory.
     pub fn take_sender(&mut self) -> (Message, Option<(Connection, Message)>) {
         let connection = self.connection();
-        let identity = std::mem::replace(&mut self.identity, Message::new());
+        let identity = Message::from(&*self.identity);
         let delimiter = self.envelope.last_mut().map(|delimiter| std::mem::replace(delimiter, Message::new()));
         (identity, connection.zip(delimiter))
     }

@@ -7,16 +7,12 @@
 use super::clock::Clock;
 use super::compaction::Compaction;
 use super::progress::{Durable, Progress, Wait};
-use super::reception::Answers;
+use super::reception::{Answers, MOST_FORMING};
 use crate::command::{Command, Reply};
 use crate::engine::{BatchId, Engine, Evaluation, View};
 use crate::log::{Batch, Event, Log, LogError, SyncPolicy, Tally};
 use crate::table::{Departure, Entry, Swept};
 use std::time::{Duration, Instant};
-
-/// While a batch is in flight and the forming one has grown to this many bytes, no more commands are read:
-/// peers then wait in their sockets, and not in our memory.
-const MOST_FORMING: usize = 64 << 20;
 
 /// How long a pass sweeps what was flushed, and again how long it removes what has expired: requests wait so long at
 /// most, and as long as there is work of that kind, it gets half the time or more.
@@ -114,6 +110,7 @@ impl Store {
     /// Looks at the clock. To be called once a pass.
     pub fn tick(&mut self) {
         self.now = self.clock.now();
+        self.engine.begin_turn();
     }
 
     /// Whether no more commands should be read until the batch in flight is through.
@@ -349,6 +346,10 @@ impl Answers for Store {
 
     fn durable(&self) -> Durable {
         self.progress.durable()
+    }
+
+    fn forming(&self) -> usize {
+        self.forming.byte_len()
     }
 
     fn figures(&self, into: &mut Vec<(&'static str, String)>) {

@@ -68,6 +68,20 @@ fn a_peer_of_an_older_zmtp_gets_every_reply_in_order() {
 }
 
 #[test]
+fn what_forms_in_a_pass_is_bounded_although_each_request_is_small() {
+    let store = Store::new();
+    let daemon = store.launch().option("--fsync", "never").start();
+    let client = daemon.dealer();
+    client.call(&[&b"SET"[..], b"k", &vec![b'v'; 1 << 20]]);
+    let before = daemon.peak_memory();
+    // Each records the value anew.
+    pipeline(&client, 500, |_| "TOUCH k 1000000".into(), |_, reply| assert_eq!(reply, "OK"));
+    let more = daemon.peak_memory() - before;
+    // One batch forms and one is written, each of 64 MiB, and what they change is held until then.
+    assert!(more < 400 << 20, "{} MiB", more >> 20);
+}
+
+#[test]
 fn a_hundred_thousand_requests_before_the_first_read() {
     let store = Store::new();
     let daemon = store.start();

@@ -312,6 +312,39 @@ fn a_list_of_replies_has_an_end_and_so_has_one_reply() {
 }
 
 #[test]
+fn what_a_list_writes_has_an_end() {
+    let store = Store::new();
+    let daemon = store.launch().option("--max-value", "64KiB").start();
+    let client = daemon.client();
+    let large = "v".repeat(1 << 16);
+    let names: Vec<_> = (0..17).map(|n| format!("k{n}")).collect();
+    let told = ask(&client, &names.iter().map(|name| set(name, &large)).collect::<Vec<_>>());
+    assert!(told.iter().all(|told| matches!(told, Told::Stored(_))), "what a message has may be stored");
+
+    let touch = Command::Touch { key: key("k0"), expiry: Expiry::In(1_000_000) };
+    let told = ask(&client, &[vec![touch; 1000], vec![Command::Ping]].concat());
+    let done = told.iter().take_while(|told| **told == Told::Done).count();
+    assert!((17..200).contains(&done), "{done} values were recorded anew");
+    assert!(told[done..].iter().all(|told| code(told) == Some("TOOBIG")));
+    assert_eq!(client.say("INCR n"), "OK 1");
+    let stored = names.len() + done;
+    assert_eq!(client.say("GET n"), format!("OK 1 {} 0", stored + 1), "what was refused was not recorded");
+}
+
+#[test]
+fn a_list_holds_a_bounded_number_of_commands_that_look_at_much() {
+    let store = Store::new();
+    let daemon = store.start();
+    let client = daemon.client();
+    let scan = Command::Scan { cursor: 0, prefix: b"x", count: 10 };
+    for (command, most) in [(scan, 512), (Command::Count, 256), (flush("x"), 256)] {
+        assert_eq!(ask(&client, &vec![command.clone(); most]).len(), most);
+        let told = ask(&client, &vec![command; most + 1]);
+        assert_eq!(codes(&told), [Some("TOOBIG")]);
+    }
+}
+
+#[test]
 fn a_sync_and_a_later_write_in_one_list() {
     for policy in ["never", "1h", "always"] {
         let store = Store::new();

@@ -3,11 +3,11 @@
 //! Knows the limits of a message and of what its commands hold, and which of the two a fault belongs to: bytes that are no
 //! list of commands are refused as a whole, a command that may not be as it is costs nobody but itself.
 
-use super::request::{self, KINDS, LookedOver, MOST_LISTED, Request, Whole};
+use super::request::{self, KINDS, LookedOver, Request, Whole};
 use super::{CONFIG, MARK};
 use crate::command::{
-    Command, Condition, DEFAULT_SCAN_COUNT, End, ErrorCode, Expiry, Limits, MAX_PACKED_COMMANDS, MAX_SCAN_COUNT,
-    SetOptions,
+    COUNT_WEIGHT, Command, Condition, DEFAULT_SCAN_COUNT, End, ErrorCode, Expiry, Limits, MAX_PACKED_COMMANDS,
+    MAX_PACKED_WEIGHT, MAX_SCAN_COUNT, SCAN_WEIGHT, SetOptions,
 };
 use crate::mutation::Key;
 use crate::wire::WireError;
@@ -30,7 +30,7 @@ use serde_bytes::Bytes;
 ///
 /// # Errors
 /// For bytes that are no list of commands: `BADCMD` for a command that there is not, `TOOBIG` for more commands, or more
-/// keys in their lists, than a message may have, `BADARG` for all else. The text tells which command, and at which byte it
+/// to do for them, than a message may have, `BADARG` for all else. The text tells which command, and at which byte it
 /// begins.
 pub fn decode<'a>(message: &'a [u8], limits: &Limits) -> Result<Commands<'a>, WireError> {
     let list = message.strip_prefix(&[MARK]).unwrap_or_default();
@@ -39,7 +39,7 @@ pub fn decode<'a>(message: &'a [u8], limits: &Limits) -> Result<Commands<'a>, Wi
         let text = format!("a list of {count} commands; the limit is {MAX_PACKED_COMMANDS}");
         return Err(WireError::new(ErrorCode::TooBig, text));
     }
-    let (mut rest, mut listed) = (first, 0_u64);
+    let (mut rest, mut weight) = (first, 0_u64);
     for number in 1..=count {
         let fault = |code, what: &str| {
             let at = message.len() - rest.len();
@@ -49,9 +49,12 @@ pub fn decode<'a>(message: &'a [u8], limits: &Limits) -> Result<Commands<'a>, Wi
             let (code, what) = explain(&error, rest);
             fault(code, &what)
         })?;
-        listed = listed.saturating_add(request.listed());
-        if listed > MOST_LISTED {
-            let what = format!("makes it {listed} keys in lists; the limit of a message is {MOST_LISTED}");
+        weight = weight.saturating_add(request.weight());
+        if weight > MAX_PACKED_WEIGHT as u64 {
+            let what = format!(
+                "makes it {weight} keys in lists, where a SCAN counts for {SCAN_WEIGHT}, and COUNT, FLUSH and STATS for \
+                 {COUNT_WEIGHT}; the limit of a message is {MAX_PACKED_WEIGHT}"
+            );
             return Err(fault(ErrorCode::TooBig, &what));
         }
         rest = after;
@@ -59,7 +62,7 @@ pub fn decode<'a>(message: &'a [u8], limits: &Limits) -> Result<Commands<'a>, Wi
     if !rest.is_empty() {
         return Err(bad(format!("{} bytes follow the last command, of {count}", rest.len())));
     }
-    Ok(Commands { rest: first, left: count as usize, limits: *limits })
+    Ok(Commands { rest: first, left: count as usize, weight: (count + weight) as usize, limits: *limits })
 }
 
 /// What is wrong with the command at the start of these bytes.
@@ -85,7 +88,15 @@ fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), Decode
 pub struct Commands<'a> {
     rest: &'a [u8],
     left: usize,
+    weight: usize,
     limits: Limits,
+}
+
+impl Commands<'_> {
+    /// How much there is to do for all of them: see [`Command::weight`].
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
 }
 
 impl<'a> Iterator for Commands<'a> {

@@ -3,6 +3,7 @@
 //! Knows the order of fields and no limits: an empty key is a key here. The order of the variants is the format. New ones
 //! go to the end.
 
+use crate::command::{COUNT_WEIGHT, MAX_PACKED_WEIGHT, SCAN_WEIGHT};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_bytes::Bytes;
@@ -111,18 +112,20 @@ pub type Whole<'a> = Request<'a, Vec<&'a Bytes>, Vec<(&'a Bytes, &'a Bytes)>>;
 pub type LookedOver<'a> = Request<'a, Length<&'a Bytes>, Length<(&'a Bytes, &'a Bytes)>>;
 
 impl LookedOver<'_> {
-    /// How many keys its lists name.
-    pub fn listed(&self) -> u64 {
+    /// As [`crate::command::Command::weight`], but nothing for a command of one key.
+    pub fn weight(&self) -> u64 {
         match self {
             Request::Delete { keys } | Request::Exists { keys } | Request::GetMany { keys } => keys.length,
             Request::SetMany { pairs } => pairs.length,
+            Request::Scan { .. } => SCAN_WEIGHT as u64,
+            Request::Count | Request::Flush { .. } | Request::Stats => COUNT_WEIGHT as u64,
             _ => 0,
         }
     }
 }
 
 /// Most items of a list that are looked at: of a longer one only the announced length is told.
-pub const MOST_LISTED: u64 = crate::command::MAX_BODY_FRAMES as u64;
+const MOST_LISTED: u64 = MAX_PACKED_WEIGHT as u64;
 
 /// The length of a list of `T`, whose items were read and let go.
 pub struct Length<T> {
