@@ -39,10 +39,13 @@ fn main() -> ExitCode {
 fn run_tool(tool: &Tool) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match tool {
-        Tool::Check { dir } => match check::check(dir, &mut out) {
-            Ok(finding) => ExitCode::from(finding.exit_code()),
-            Err(error) => complain(&format!("can't write the report: {error}"), Finding::Unreadable.exit_code()),
-        },
+        Tool::Check { dir, json } => {
+            let report = check::check(dir);
+            match if *json { report.write_json(&mut out) } else { report.write(&mut out) } {
+                Ok(()) => ExitCode::from(report.finding().exit_code()),
+                Err(error) => complain(&format!("can't write the report: {error}"), Finding::Unreadable.exit_code()),
+            }
+        }
         Tool::Bench(flags) => match flags.validate() {
             Ok(settings) => ExitCode::from(session::run(&settings, &mut out)),
             Err(error) => complain(&error.to_string(), USAGE),

@@ -24,6 +24,9 @@ pub enum Tool {
     Check {
         /// The data directory
         dir: PathBuf,
+        /// Print one JSON object, for programs
+        #[arg(long)]
+        json: bool,
     },
     /// Put a running kvd under load and tell how fast it answers
     ///

@@ -96,7 +96,7 @@ pub enum LogError {
 
 impl LogError {
     /// Makes an [`LogError::Io`] of a failed system call.
-    pub(super) fn io(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> LogError {
+    pub fn io(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> LogError {
         let name = name.to_owned();
         move |source| LogError::Io { action, name, source }
     }

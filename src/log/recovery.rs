@@ -9,6 +9,7 @@
 use super::batch::{Link, Tally};
 use super::error::LogError;
 use super::fs::{Contents, Fs};
+use super::record::Record;
 use super::scan::{Fault, SegmentReport, scan};
 use super::segment::{Compacted, FileRole, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name};
 use crate::mutation::Mutation;
@@ -266,29 +267,44 @@ fn read_one(
     apply: &Apply<'_>,
 ) -> Result<Reading, LogError> {
     let contents = fs.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
-    let mut tally = Tally::default();
     let (mut chunk, mut bytes) = (Vec::with_capacity(CHUNK), 0);
+    let reading = read_segment(segment, successor, contents.as_ref(), progress, &mut |record| {
+        chunk.push((record.version, record.mutation));
+        bytes += record.length;
+        if chunk.len() == CHUNK || bytes >= CHUNK_BYTES {
+            apply(&chunk);
+            chunk.clear();
+            bytes = 0;
+        }
+    });
+    apply(&chunk);
+    Ok(reading)
+}
+
+/// Reads one segment, gives the records of every whole batch to `visit`, and judges. `successor` is what the header of the next segment
+/// carries on, `None` for the last one.
+pub fn read_segment<'a>(
+    segment: &Segment,
+    successor: Option<Link>,
+    contents: &'a dyn Contents,
+    progress: &Progress,
+    visit: &mut dyn FnMut(Record<'a>),
+) -> Reading {
+    let mut tally = Tally::default();
     let report = scan(&segment.header, contents.bytes(), &mut |batch| {
         for record in batch.records() {
             tally.add(&record.mutation, record.length);
-            chunk.push((record.version, record.mutation));
-            bytes += record.length;
-            if chunk.len() == CHUNK || bytes >= CHUNK_BYTES {
-                apply(&chunk);
-                chunk.clear();
-                bytes = 0;
-            }
+            visit(record);
         }
         progress.done.fetch_add(batch.byte_len(), Ordering::Relaxed);
     });
-    apply(&chunk);
     // The header, and what was sized ahead.
     progress.done.fetch_add(contents.file_len().saturating_sub(report.end) + SEGMENT_HEADER as u64, Ordering::Relaxed);
     let verdict = match segment.header.kind {
         SegmentKind::Journal => judge(&report, successor, contents.file_len() != report.end),
         SegmentKind::Compacted(compacted) => judge_compacted(&report, compacted, contents.file_len()),
     };
-    Ok(Reading { segment: segment.clone(), report, tally, verdict })
+    Reading { segment: segment.clone(), report, tally, verdict }
 }
 
 /// The first damage among readings, as the error that a start refuses with.

@@ -2,5 +2,7 @@
 //!
 //! Never a part of the daemon, and know nothing of it.
 
+mod bar;
 pub mod bench;
 pub mod check;
+pub mod survivors;

@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &["cli", "server", "tools", "log"]),
     ("cli", &["command", "engine", "log", "tools"]),
     ("server", &["cli", "wire", "command", "mutation", "engine", "table", "log"]),
-    ("tools", &["wire", "command", "mutation", "log"]),
+    ("tools", &["wire", "command", "mutation", "table", "log"]),
     ("wire", &["command", "mutation", "decimal"]),
     ("engine", &["command", "mutation", "table", "decimal"]),
     ("command", &["mutation"]),
