@@ -4,7 +4,11 @@ use clap::Parser as _;
 use kvd::cli::{Flags, Tool};
 use kvd::tools::bench::session;
 use kvd::tools::check::{self, Finding};
-use std::io::IsTerminal as _;
+use kvd::tools::dump::{self, Wanted};
+use kvd::tools::load::{self, LoadError};
+use std::fs::File;
+use std::io::{BufReader, IsTerminal as _};
+use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -12,6 +16,8 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// A tool could not do what it was asked for.
+const FAILED: u8 = 1;
 /// A flag is wrong; the same as clap's own.
 const USAGE: u8 = 2;
 
@@ -46,10 +52,41 @@ fn run_tool(tool: &Tool) -> ExitCode {
                 Err(error) => complain(&format!("can't write the report: {error}"), Finding::Unreadable.exit_code()),
             }
         }
+        Tool::Dump { dir, prefix, history } => {
+            let wanted = Wanted { prefix: prefix.clone().into_bytes(), history: *history };
+            match dump::dump(dir, &wanted, &mut out) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(&error.to_string(), FAILED),
+            }
+        }
+        Tool::Load { file, server, data_dir } => {
+            let into = match (server, data_dir) {
+                (Some(endpoint), _) => load::Into::Server(endpoint.to_string()),
+                (None, data_dir) => load::Into::Directory(data_dir.clone().unwrap_or_default()),
+            };
+            match load_from(file.as_deref(), &into) {
+                Ok(lines) => {
+                    eprintln!("kvd: {lines} keys stored");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => complain(&error.to_string(), FAILED),
+            }
+        }
         Tool::Bench(flags) => match flags.validate() {
             Ok(settings) => ExitCode::from(session::run(&settings, &mut out)),
             Err(error) => complain(&error.to_string(), USAGE),
         },
+    }
+}
+
+/// Loads a file, or standard input.
+fn load_from(file: Option<&Path>, into: &load::Into) -> Result<u64, LoadError> {
+    match file {
+        None => load::load(&mut std::io::stdin().lock(), into),
+        Some(path) => {
+            let file = File::open(path).map_err(LoadError::Input)?;
+            load::load(&mut BufReader::new(file), into)
+        }
     }
 }
 

@@ -12,10 +12,11 @@ pub use bench::{BenchFlags, BenchFlagsError, Keys};
 pub use daemon::*;
 pub use endpoint::{Endpoint, Host};
 
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use std::path::PathBuf;
 
 /// What kvd can do beside being a daemon.
+#[expect(clippy::doc_markdown, reason = "these comments are the help, read as plain text")]
 #[derive(Clone, Debug, Subcommand)]
 pub enum Tool {
     /// Read a data directory and tell what is in it and what is wrong with it; changes nothing
@@ -27,6 +28,34 @@ pub enum Tool {
         /// Print one JSON object, for programs
         #[arg(long)]
         json: bool,
+    },
+    /// Write what a data directory holds to standard output, a line of JSON for each key; changes nothing
+    ///
+    /// Bytes that are no UTF-8 stand in key_base64 and value_base64. Exit codes: 0 all was written, 1 it was not: the
+    /// log is damaged or can't be read.
+    Dump {
+        /// The data directory
+        dir: PathBuf,
+        /// Only keys that start with this
+        #[arg(long, value_name = "PREFIX", default_value = "")]
+        prefix: String,
+        /// Every record of the log in its order, removals and flushes as well
+        #[arg(long)]
+        history: bool,
+    },
+    /// Store the lines of a dump in a running kvd or in a fresh data directory
+    ///
+    /// Exit codes: 0 all is stored, 1 it is not: the message names the line.
+    #[command(group(ArgGroup::new("place").required(true).args(["server", "data_dir"])))]
+    Load {
+        /// The file with the lines; standard input if none is given
+        file: Option<PathBuf>,
+        /// Where a kvd listens, tcp://HOST:PORT or ipc://PATH
+        #[arg(long, value_name = "ENDPOINT")]
+        server: Option<Endpoint>,
+        /// A directory without a log; made if it is missing
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
     },
     /// Put a running kvd under load and tell how fast it answers
     ///

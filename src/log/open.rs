@@ -68,6 +68,11 @@ impl Unread {
         self.identity
     }
 
+    /// Whether there is no log yet.
+    pub fn is_new(&self) -> bool {
+        self.survey.segments.is_empty()
+    }
+
     /// Gives the mutations to `apply`, chunk by chunk, cuts off a torn tail, and returns a log ready to be started. Blocks for as long as that takes.
     ///
     /// # Errors

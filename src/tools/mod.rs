@@ -5,4 +5,7 @@
 mod bar;
 pub mod bench;
 pub mod check;
+pub mod dump;
+pub mod line;
+pub mod load;
 pub mod survivors;

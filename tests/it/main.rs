@@ -54,6 +54,8 @@ mod bench;
 mod check;
 /// The log stays small under overwrites, kills, limits and damage.
 mod compaction;
+/// What `kvd dump` tells, and what `kvd load` makes of it.
+mod dump;
 /// Full disks, failing disks, damaged files, wrong directories: refused or survived, never silently lost.
 mod faults;
 /// The source tree: which module may know which, and what no file may hold.

@@ -74,8 +74,7 @@ fn read(disk: &dyn Fs) -> Report {
     let is_whole = flaws.is_empty();
     let (mut survivors, mut readings) = (Survivors::default(), Vec::new());
     let progress = Progress::default();
-    let lengths = segments.iter().filter_map(|segment| disk.file_len(&segment.name).ok());
-    let bar = Bar::of_bytes("check", lengths.sum());
+    let bar = Bar::of_log("check", disk, &segments);
     for (index, segment) in segments.iter().enumerate() {
         let successor = segments.get(index + 1).map(|next| next.header.link).filter(|_| is_whole);
         match disk.contents(&segment.name) {

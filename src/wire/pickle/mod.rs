@@ -77,6 +77,24 @@ pub fn decode<'a>(message: &'a mut [u8], limits: &Limits, scratch: &'a mut Vec<u
     }
 }
 
+/// The request that a value is what became of, so that a copy of it can be stored again under its key.
+///
+/// ```
+/// let request = *b"\x80\x04\x8c\x03set\x8c\x01kK\x07\x87.";
+/// let (mut stored, mut scratch) = (request, Vec::new());
+/// kvd::wire::pickle::decode(&mut stored, &kvd::command::Limits::default(), &mut scratch).unwrap();
+/// assert_ne!(stored, request);
+/// assert_eq!(kvd::wire::pickle::restore(&stored), Some(request.to_vec()));
+/// ```
+///
+/// `None` if the value never was a pickled set.
+pub fn restore(stored: &[u8]) -> Option<Vec<u8>> {
+    let (closing_at, closing) = walk::closing_of_stored(stored)?;
+    let mut request = stored.to_vec();
+    *request.get_mut(closing_at)? = closing;
+    (walk::walk(&request).ok()?.word == Word::Set).then_some(request)
+}
+
 /// Appends the one frame of a reply.
 pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
     match reply {

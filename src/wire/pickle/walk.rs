@@ -56,6 +56,29 @@ pub(super) struct Layout {
 /// Walks a message from its first byte to its last.
 pub(super) fn walk(message: &[u8]) -> Result<Layout, WireError> {
     let mut reader = Reader::new(message, 0);
+    let layout = up_to_closing(&mut reader, |opcode, closing| opcode == closing)?.0;
+    let mut last = reader.next()?;
+    if last.effect == Effect::Memo {
+        last = reader.next()?;
+    }
+    if last.opcode != STOP {
+        return Err(refuse(WRONG_SHAPE));
+    }
+    if reader.at() != message.len() {
+        return Err(refuse("bytes follow the STOP of the pickle"));
+    }
+    Ok(layout)
+}
+
+/// Where in a stored request the STOP stands that took the place of the closing opcode, and which opcode that was.
+pub(super) fn closing_of_stored(stored: &[u8]) -> Option<(usize, u8)> {
+    let (layout, closing) = up_to_closing(&mut Reader::new(stored, 0), |opcode, _| opcode == STOP).ok()?;
+    Some((layout.closing_at, closing))
+}
+
+/// Walks up to the opcode that closes the request's tuple, which `closes` tells by it and by the one that would make the
+/// tuple. Returns that one too.
+fn up_to_closing(reader: &mut Reader<'_>, closes: impl Fn(u8, u8) -> bool) -> Result<(Layout, u8), WireError> {
     let mut first = reader.next()?;
     // Protocols 0 and 1 know one way to make a tuple of three, a mark and TUPLE; the later ones prefer TUPLE3.
     let mut closing = TUPLE3;
@@ -69,7 +92,7 @@ pub(super) fn walk(message: &[u8]) -> Result<Layout, WireError> {
     let (mut key_end, mut data) = (0, 0);
     let closing_at = loop {
         let instruction = reader.next()?;
-        if instruction.opcode == closing && stack.holds_key_and_data() {
+        if closes(instruction.opcode, closing) && stack.holds_key_and_data() {
             break instruction.at;
         }
         let written = stack.apply(instruction.effect).map_err(|why| {
@@ -82,17 +105,7 @@ pub(super) fn walk(message: &[u8]) -> Result<Layout, WireError> {
         }
     };
 
-    let mut last = reader.next()?;
-    if last.effect == Effect::Memo {
-        last = reader.next()?;
-    }
-    if last.opcode != STOP {
-        return Err(refuse(WRONG_SHAPE));
-    }
-    if reader.at() != message.len() {
-        return Err(refuse("bytes follow the STOP of the pickle"));
-    }
-    Ok(Layout { word, word_at: first.at, key_end, data, closing_at })
+    Ok((Layout { word, word_at: first.at, key_end, data, closing_at }, closing))
 }
 
 /// The unpickler's stack above the command word, as a depth.

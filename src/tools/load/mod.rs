@@ -1,0 +1,102 @@
+//! `kvd load`: lines of a dump into a running daemon, or into a directory of its own.
+//!
+//! Knows lines and their numbers. How they are stored is for the two places that take them.
+
+mod directory;
+mod server;
+
+use super::line::{Line, LineError};
+use crate::log::LogError;
+use std::io::{self, BufRead};
+use std::path::PathBuf;
+
+/// Where lines go.
+#[derive(Clone, Debug)]
+pub enum Into {
+    /// A running daemon, at this endpoint as libzmq calls it.
+    Server(String),
+    /// A directory without a log, which is made if it is missing.
+    Directory(PathBuf),
+}
+
+/// Why it ended early. Displays as a sentence. What was stored before stays stored.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A line is none.
+    #[error("line {number} {source}")]
+    Line {
+        /// Counted from 1.
+        number: u64,
+        /// What is wrong with it.
+        source: LineError,
+    },
+    /// The lines can't be read.
+    #[error("can't read the lines: {0}")]
+    Input(#[source] io::Error),
+    /// The daemon refused a line.
+    #[error("line {number} was refused: {why}")]
+    Refused {
+        /// Counted from 1.
+        number: u64,
+        /// In the daemon's words.
+        why: String,
+    },
+    /// A key of Python's whose value is not what such a key is stored with.
+    #[error("line {0} has a key that only a pickled request can store, and no such request as its value")]
+    NoRequest(u64),
+    /// The daemon can't be reached, or does not answer.
+    #[error("{endpoint}: {why}")]
+    Server {
+        /// Where.
+        endpoint: String,
+        /// What happened.
+        why: String,
+    },
+    /// The directory has a log.
+    #[error("{} holds a log already: load into the daemon that serves it, by --server, or into another directory", .0.display())]
+    NotEmpty(PathBuf),
+    /// There is no room for more.
+    #[error("the disk is full: everything up to line {0} is stored")]
+    Full(u64),
+    /// The directory can't be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// What takes lines.
+trait Sink {
+    /// Takes the line of this number. It may be stored later.
+    fn take(&mut self, number: u64, line: &Line<'_>) -> Result<(), LoadError>;
+    /// Stores what was taken.
+    fn finish(self) -> Result<(), LoadError>;
+}
+
+/// Stores every line, and returns how many they were. Empty ones do not count.
+///
+/// # Errors
+/// A [`LoadError`], at the first line that can't be stored.
+pub fn load(lines: &mut dyn BufRead, into: &Into) -> Result<u64, LoadError> {
+    match into {
+        Into::Server(endpoint) => feed(lines, server::Server::connect(endpoint)?),
+        Into::Directory(path) => feed(lines, directory::Directory::make(path)?),
+    }
+}
+
+fn feed(lines: &mut dyn BufRead, mut sink: impl Sink) -> Result<u64, LoadError> {
+    let (mut text, mut number, mut stored) = (String::new(), 0, 0);
+    loop {
+        text.clear();
+        if lines.read_line(&mut text).map_err(LoadError::Input)? == 0 {
+            sink.finish()?;
+            return Ok(stored);
+        }
+        number += 1;
+        let text = text.trim_end_matches(['\n', '\r']);
+        if text.is_empty() {
+            continue;
+        }
+        let line = Line::read(text).map_err(|source| LoadError::Line { number, source })?;
+        sink.take(number, &line)?;
+        stored += 1;
+    }
+}

@@ -1,0 +1,236 @@
+//! `kvd dump` and `kvd load`: what comes out goes in again, wherever it goes, and what can't is named.
+
+use crate::daemon::{Client, Daemon, Store};
+use serde_json::Value;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn kvd(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kvd"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a kvd");
+    // Who refuses a line need not read the rest.
+    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    child.wait_with_output().expect("an end")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of text")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn dump(directory: &Path, more: &[&str]) -> Vec<Value> {
+    let output = kvd(&[&["dump", text(directory)], more].concat(), "");
+    assert!(output.status.success(), "{}", said(&output));
+    let lines = String::from_utf8(output.stdout).expect("text");
+    lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// The lines as they can be compared: sorted, without their versions.
+fn comparable(mut lines: Vec<Value>) -> Vec<String> {
+    for line in &mut lines {
+        assert!(line.as_object_mut().expect("an object").remove("version").is_some());
+    }
+    let mut lines: Vec<_> = lines.iter().map(Value::to_string).collect();
+    lines.sort();
+    lines
+}
+
+fn input(lines: &[Value]) -> String {
+    lines.iter().fold(String::new(), |all, line| all + &line.to_string() + "\n")
+}
+
+/// Stores something of every kind.
+fn store_all_kinds(client: &Client) {
+    let stored = |body: &[&[u8]]| assert_eq!(client.call(body)[0], b"OK");
+    stored(&[b"SET", b"plain", b"value \"quoted\"\n"]);
+    stored(&[b"SET", "ключ".as_bytes(), "значение".as_bytes()]);
+    stored(&[b"SET", b"\xff\x00", b"\xfe"]);
+    stored(&[b"SET", b"empty", b""]);
+    stored(&[b"SET", b"flagged", b"v", b"FLAGS", b"2147483647"]);
+    stored(&[b"SET", b"expires", b"v", b"AT", b"9223372036854775807"]);
+    stored(&[b"SET", b"pickled", b"\x80\x03K\x07.", b"PICKLED", b"FLAGS", b"5"]);
+    stored(&[b"SET", b"large", &vec![b'x'; 300_000]]);
+    // By the pickle dialect: a key that is a str, one that is an int by TUPLE3, one that is a float by TUPLE.
+    for request in [
+        &b"\x80\x04\x8c\x03set\x94\x8c\x01s\x94](K\x01K\x02e\x87\x94."[..],
+        b"\x80\x04\x8c\x03set\x94K\x07](K\x01K\x02e\x87\x94.",
+        b"(Vset\np0\nF2.5\nVdata\np1\ntp2\n.",
+    ] {
+        assert_eq!(client.call(&[request]), [b"ok"]);
+    }
+    // What is not there any more.
+    for request in ["SET gone v", "DEL gone", "SET brief v TTL 1", "SET plain2 old", "SET plain2 new", "SET f:1 v"] {
+        assert!(client.say(request).starts_with("OK"));
+    }
+    client.say("FLUSH PREFIX f:");
+    while client.say("GET brief") != "MISS" {}
+}
+
+/// A store that holds something of every kind, with its daemon.
+fn full() -> (Store, Daemon) {
+    let store = Store::new();
+    let daemon = store.start();
+    store_all_kinds(&daemon.client());
+    (store, daemon)
+}
+
+#[test]
+fn a_dump_goes_into_a_directory_and_comes_out_the_same() {
+    let (store, daemon) = full();
+    daemon.stop();
+    let before = dump(&store.path(), &[]);
+    assert_eq!(before.len(), 12);
+    let copy = Store::new();
+    let output = kvd(&["load", "--data-dir", text(&copy.path())], &input(&before));
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("12 keys stored"));
+    assert_eq!(comparable(dump(&copy.path(), &[])), comparable(before.clone()));
+    assert_eq!(kvd(&["check", text(&copy.path())], "").status.code(), Some(0));
+    let daemon = copy.start();
+    let client = daemon.client();
+    assert_eq!(client.call(&[&b"GET"[..], b"\xff\x00"])[1], b"\xfe");
+    assert_eq!(client.call(&[&b"\x80\x04\x8c\x03get\x94K\x07N\x87\x94."[..]])[0].last(), Some(&b'.'));
+    assert_eq!(client.say("COUNT"), "OK 12");
+    assert!(client.say("SET after v").starts_with("OK 13"), "versions go on");
+}
+
+#[test]
+fn a_dump_goes_into_a_running_daemon_and_comes_out_the_same() {
+    let (store, daemon) = full();
+    let before = dump(&store.path(), &[]);
+    let copy = Store::new();
+    let other = copy.start();
+    let file = copy.path().with_extension("jsonl");
+    fs::write(&file, input(&before)).expect("a file");
+    let output = kvd(&["load", "--server", other.endpoint(), text(&file)], "");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(comparable(dump(&copy.path(), &[])), comparable(before.clone()), "beside the daemon");
+    // Once more, over what is there.
+    assert!(kvd(&["load", "--server", other.endpoint()], &input(&before)).status.success());
+    other.stop();
+    daemon.stop();
+    assert_eq!(comparable(dump(&copy.path(), &[])), comparable(before));
+}
+
+#[test]
+fn many_lines_are_loaded_in_the_order_of_the_file() {
+    let lines: String = (0..20_000)
+        .map(|n| format!("{{\"key\":\"k{}\",\"value\":\"{n}\"}}\n", n % 9_000))
+        .chain(["\n".to_owned(), "\r\n".to_owned()])
+        .collect();
+    let (store, loaded) = (Store::new(), Store::new());
+    let daemon = store.start();
+    assert!(kvd(&["load", "--server", daemon.endpoint()], &lines).status.success());
+    assert!(kvd(&["load", "--data-dir", text(&loaded.path())], &lines).status.success());
+    for directory in [store.path(), loaded.path()] {
+        let lines = dump(&directory, &[]);
+        assert_eq!(lines.len(), 9_000);
+        for line in lines {
+            let key: usize = line["key"].as_str().expect("a key")[1..].parse().expect("a number");
+            let newest = if key < 2_000 { key + 18_000 } else { key + 9_000 };
+            assert_eq!(line["value"], newest.to_string());
+        }
+    }
+}
+
+#[test]
+fn a_prefix_and_a_history() {
+    let (store, daemon) = full();
+    daemon.stop();
+    let keys = |lines: &[Value]| lines.iter().map(|line| line["key"].to_string()).collect::<Vec<_>>();
+    let mut found = keys(&dump(&store.path(), &["--prefix", "plain"]));
+    found.sort();
+    assert_eq!(found, ["\"plain\"", "\"plain2\""]);
+    let history = dump(&store.path(), &["--history"]);
+    let versions: Vec<_> = history.iter().map(|line| line["version"].as_u64().expect("a version")).collect();
+    assert!(versions.is_sorted() && versions.len() == 18, "{versions:?}");
+    assert!(history.iter().any(|line| line["key"] == "gone" && line["removed"] == true));
+    assert!(history.iter().any(|line| line["prefix"] == "f:" && line["flushed"] == true));
+    let of_one = dump(&store.path(), &["--history", "--prefix", "plain2"]);
+    assert_eq!(of_one.iter().map(|line| line["value"].as_str()).collect::<Vec<_>>(), [Some("old"), Some("new")]);
+    let into = Store::new();
+    let output = kvd(&["load", "--data-dir", text(&into.path())], &input(&history[history.len() - 3..]));
+    assert!(!output.status.success() && said(&output).contains("history"), "{}", said(&output));
+}
+
+#[test]
+fn what_can_not_be_loaded_is_named_by_its_line() {
+    let store = Store::new();
+    let daemon = store.launch().option("--max-value", "64KiB").start();
+    let good = "{\"key\":\"good\",\"value\":\"v\"}\n";
+    let large = format!("{{\"key\":\"large\",\"value\":\"{}\"}}", "v".repeat(70_000));
+    let python = "{\"space\":\"python\",\"key_base64\":\"KwA=\",\"value\":\"v\"}";
+    for (line, said_of_it) in [
+        ("{\"key\":1}", "line 2 is no object of a dump"),
+        ("{\"key\":\"k\"}", "line 2 must have either value or value_base64"),
+        (large.as_str(), "line 2 was refused: ERR TOOBIG"),
+        ("{\"key\":\"\",\"value\":\"v\"}", "line 2 was refused: ERR BADARG"),
+        (python, "line 2 has a key that only a pickled request can store"),
+    ] {
+        let output = kvd(&["load", "--server", daemon.endpoint()], &format!("{good}{line}\n{good}"));
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains(said_of_it), "{}", said(&output));
+    }
+    assert_eq!(daemon.client().say("COUNT"), "OK 1", "what came before is stored");
+    let output = kvd(&["load", "--data-dir", text(&store.path())], good);
+    assert!(said(&output).contains("another kvd is running"), "{}", said(&output));
+    daemon.stop();
+    let output = kvd(&["load", "--data-dir", text(&store.path())], good);
+    assert!(said(&output).contains("holds a log already"), "{}", said(&output));
+    let output = kvd(&["load"], good);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+}
+
+#[test]
+fn a_damaged_log_is_not_dumped_in_silence_and_a_torn_tail_is_cut() {
+    let store = Store::new();
+    let daemon = store.start();
+    let client = daemon.client();
+    for n in 0..50 {
+        client.say(&format!("SET needle-{n:03} value"));
+    }
+    daemon.kill();
+    let segment = store.segments()[0].clone();
+    let whole = fs::read(&segment).expect("the segment");
+    for (needle, code, lines) in [("needle-049", 0, 49), ("needle-020", 1, 0)] {
+        let mut bytes = whole.clone();
+        let at = bytes.windows(needle.len()).position(|window| window == needle.as_bytes()).expect("the key");
+        bytes[at] ^= 1;
+        fs::write(&segment, &bytes).expect("a damaged segment");
+        let output = kvd(&["dump", text(&store.path())], "");
+        assert_eq!(output.status.code(), Some(code));
+        assert!(code == 0 || said(&output).contains("is damaged at offset"), "{}", said(&output));
+        assert_eq!(output.stdout.split(|byte| *byte == b'\n').count() - 1, lines);
+    }
+}
+
+#[test]
+fn beside_a_compaction_every_key_that_stays_is_dumped() {
+    let store = Store::new();
+    let daemon = store.launch().segment_size("64KiB").option("--fsync", "never").start();
+    let client = daemon.client();
+    let pad = "v".repeat(1000);
+    for n in 0..100 {
+        client.say(&format!("SET stays-{n:03} {pad}"));
+    }
+    for round in 0..20 {
+        for n in 0..100 {
+            client.say(&format!("SET changes-{n:03} {pad}{round}"));
+        }
+        client.say("COMPACT");
+        let lines = dump(&store.path(), &[]);
+        let starts = |line: &Value, with: &str| line["key"].as_str().is_some_and(|key| key.starts_with(with));
+        let of = |prefix: &str| lines.iter().filter(|line| starts(line, prefix)).count();
+        assert_eq!((of("stays-"), of("changes-")), (100, 100), "round {round}");
+    }
+}
