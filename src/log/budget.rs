@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// The longest that one batch is held up.
 const LONGEST_DELAY: Duration = Duration::from_millis(20);
-/// The longest that a batch is held up which would begin a new segment above the ceiling.
+/// The longest that a batch is held up which would begin a new segment above the ceiling, or lead beyond `--max-log-size`.
 const LONGEST_STOP: Duration = Duration::from_secs(1);
 
 /// What the log may take.
@@ -56,8 +56,12 @@ impl Budget {
     }
 
     /// How long a batch of this length should be held up for the compaction that is going on: nothing in the first half of the
-    /// active segment, then more and more, so that writers meet no wall.
+    /// active segment, then more and more, so that writers meet no wall. Where `--max-log-size` leaves no room for the
+    /// batch, until there is some.
     pub fn delay(&self, ledger: &Ledger, length: u64) -> Option<Duration> {
+        if self.is_short(ledger, length) {
+            return Some(LONGEST_STOP);
+        }
         let end = ledger.segments().last()?.bytes + length;
         let half = self.segment_size / 2;
         if ledger.sealed_bytes() <= self.ceiling(ledger.live_bytes()).saturating_sub(half) || end <= half {
@@ -136,6 +140,8 @@ mod tests {
         let budget = Budget { max_log_size: 8 * SEGMENT, ..BUDGET };
         assert!(!budget.is_short(&ledger(3 * SEGMENT, 3 * SEGMENT, SEGMENT / 2), 1000));
         assert!(budget.is_short(&ledger(3 * SEGMENT, 3 * SEGMENT, SEGMENT), 1000));
+        assert_eq!(budget.delay(&ledger(3 * SEGMENT, 3 * SEGMENT, SEGMENT / 2), 1000), None);
+        assert_eq!(budget.delay(&ledger(3 * SEGMENT, 3 * SEGMENT, SEGMENT), 1000), Some(LONGEST_STOP));
         assert_eq!(budget.urgency(&ledger(6 * SEGMENT, 6 * SEGMENT, 5000)), Urgency::Pressed);
         assert!(!BUDGET.is_short(&ledger(6 * SEGMENT, 6 * SEGMENT, SEGMENT), u64::MAX / 2));
     }
