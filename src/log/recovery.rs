@@ -89,19 +89,22 @@ pub fn survey(fs: &dyn Fs) -> Result<Survey, LogError> {
     // From the last one down: what may be above the journal ends with the first valid header.
     for &number in numbers.iter().rev() {
         let name = file_name(number);
-        let contents = fs.contents(&name).map_err(LogError::io("read", &name))?;
-        match SegmentHeader::decode(contents.bytes()) {
+        let beginning = fs.beginning(&name, SEGMENT_HEADER).map_err(LogError::io("read", &name))?;
+        match SegmentHeader::decode(&beginning) {
             HeaderState::Valid(header) => {
                 above_journal = false;
                 survey.segments.push(Segment { name, header });
             }
             HeaderState::Newer { version } => return Err(LogError::Newer { name, version }),
             HeaderState::Foreign => return Err(LogError::Foreign { name }),
-            state => match unfinished(state, contents.as_ref(), above_journal) {
-                Some(Unfinished::Spare) => survey.spares.push(number),
-                Some(Unfinished::TornHeader) => survey.torn_headers.push(number),
-                None => return Err(LogError::Damage { name, offset: 0, fault: Fault::Header }),
-            },
+            state => {
+                let contents = fs.contents(&name).map_err(LogError::io("read", &name))?;
+                match unfinished(state, contents.as_ref(), above_journal) {
+                    Some(Unfinished::Spare) => survey.spares.push(number),
+                    Some(Unfinished::TornHeader) => survey.torn_headers.push(number),
+                    None => return Err(LogError::Damage { name, offset: 0, fault: Fault::Header }),
+                }
+            }
         }
     }
     survey.segments.reverse();

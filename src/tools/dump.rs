@@ -84,34 +84,38 @@ fn history(disk: &dyn Fs, wanted: &Wanted, out: &mut impl Write) -> Result<(), D
 fn survivors(disk: &dyn Fs, wanted: &Wanted, out: &mut impl Write) -> Result<(), DumpError> {
     let mut lines = Lines::new(out);
     let mut survivors = Survivors::default();
-    let now = unix_milliseconds();
-    let mut last = None;
+    let mut last = String::new();
     for _ in 0..ATTEMPTS {
-        let segments = survey(disk)?.segments;
-        let bar = Bar::of_log("read", disk, &segments);
-        let met = each_segment(disk, &segments, &bar, &mut |index, record| {
-            survivors.meet(record.version, &record.mutation, index);
-        });
-        drop(bar);
-        let told = met.and_then(|()| {
-            let bar = Bar::of_log("dump", disk, &segments);
-            each_segment(disk, &segments, &bar, &mut |_, record| {
-                if let Mutation::Put { key, .. } = record.mutation
-                    && wanted.names(key)
-                    && survivors.take(record.version, &record.mutation, now)
-                {
-                    lines.tell(record.version, &record.mutation);
-                }
-            })
-        });
-        match told {
+        match go_over(disk, wanted, &mut survivors, &mut lines) {
             Ok(()) => return lines.finish(),
             // What is wrong counts if it is the same when looked at again.
-            Err(error) if last == Some((segments.clone(), error.to_string())) => return Err(error.into()),
-            Err(error) => last = Some((segments, error.to_string())),
+            Err(error) if last == error.to_string() => return Err(error.into()),
+            Err(error) => last = error.to_string(),
         }
     }
     Err(DumpError::Restless)
+}
+
+/// Meets every record, then tells those that count and were not told before.
+fn go_over(
+    disk: &dyn Fs,
+    wanted: &Wanted,
+    survivors: &mut Survivors,
+    lines: &mut Lines<'_, impl Write>,
+) -> Result<(), LogError> {
+    let segments = survey(disk)?.segments;
+    let now = unix_milliseconds();
+    each_segment(disk, &segments, &Bar::of_log("read", disk, &segments), &mut |index, record| {
+        survivors.meet(record.version, &record.mutation, index);
+    })?;
+    each_segment(disk, &segments, &Bar::of_log("dump", disk, &segments), &mut |_, record| {
+        if let Mutation::Put { key, .. } = record.mutation
+            && wanted.names(key)
+            && survivors.take(record.version, &record.mutation, now)
+        {
+            lines.tell(record.version, &record.mutation);
+        }
+    })
 }
 
 /// Gives every record of every segment to `visit`, with the segment's place.

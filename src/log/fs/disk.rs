@@ -8,7 +8,7 @@ use super::{Contents, Copied, File, Fs};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -69,6 +69,12 @@ impl Fs for Disk {
 
     fn file_len(&self, name: &str) -> io::Result<u64> {
         Ok(fs::metadata(self.directory.join(name))?.len())
+    }
+
+    fn beginning(&self, name: &str, bytes: usize) -> io::Result<Vec<u8>> {
+        let mut beginning = Vec::new();
+        fs::File::open(self.directory.join(name))?.take(bytes as u64).read_to_end(&mut beginning)?;
+        Ok(beginning)
     }
 
     fn contents(&self, name: &str) -> io::Result<Box<dyn Contents>> {

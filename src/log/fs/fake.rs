@@ -291,6 +291,12 @@ impl Fs for FakeDisk {
         Ok(self.read(name).ok_or(io::ErrorKind::NotFound)?.len() as u64)
     }
 
+    fn beginning(&self, name: &str, bytes: usize) -> io::Result<Vec<u8>> {
+        let mut beginning = self.read(name).ok_or(io::ErrorKind::NotFound)?;
+        beginning.truncate(bytes);
+        Ok(beginning)
+    }
+
     fn contents(&self, name: &str) -> io::Result<Box<dyn Contents>> {
         let bytes = self.read(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(Copied(bytes)))

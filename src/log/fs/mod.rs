@@ -38,6 +38,9 @@ pub trait Fs: Debug + Send + Sync {
     /// The size of a file in bytes.
     #[allow(clippy::missing_errors_doc)]
     fn file_len(&self, name: &str) -> io::Result<u64>;
+    /// The first so many bytes of a file, or all of them if it has fewer.
+    #[allow(clippy::missing_errors_doc)]
+    fn beginning(&self, name: &str, bytes: usize) -> io::Result<Vec<u8>>;
     /// The contents of a file that nobody changes meanwhile.
     #[allow(clippy::missing_errors_doc)]
     fn contents(&self, name: &str) -> io::Result<Box<dyn Contents>>;

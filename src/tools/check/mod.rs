@@ -7,7 +7,7 @@ pub mod report;
 
 use crate::log::fs::{Disk, Fs};
 use crate::log::recovery::{Segment, Survey, read_segment, survey};
-use crate::log::segment::{FileRole, HeaderState, SegmentHeader, file_name, unix_milliseconds};
+use crate::log::segment::{FileRole, HeaderState, SEGMENT_HEADER, SegmentHeader, file_name, unix_milliseconds};
 use crate::log::{LogError, Progress};
 use crate::tools::bar::Bar;
 use crate::tools::survivors::Survivors;
@@ -112,8 +112,8 @@ fn with_headers(disk: &dyn Fs) -> Result<Vec<Segment>, LogError> {
     numbers.sort_unstable();
     let mut segments = Vec::new();
     for name in numbers.into_iter().map(file_name) {
-        if let Ok(contents) = disk.contents(&name)
-            && let HeaderState::Valid(header) = SegmentHeader::decode(contents.bytes())
+        if let Ok(beginning) = disk.beginning(&name, SEGMENT_HEADER)
+            && let HeaderState::Valid(header) = SegmentHeader::decode(&beginning)
         {
             segments.push(Segment { name, header });
         }
