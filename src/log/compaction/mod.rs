@@ -24,8 +24,10 @@
 mod output;
 mod questions;
 mod victim;
+mod writer;
 
 pub use questions::{Fate, QUESTIONS, Questions};
+pub use writer::CompactedWriter;
 
 use super::batch::Tally;
 use super::error::LogError;

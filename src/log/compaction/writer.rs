@@ -1,0 +1,128 @@
+//! A compacted segment on its way to the disk: records go in, the header comes last.
+//!
+//! Knows the order in which such a segment is written: what makes it one is its header, so that a file which is cut short is
+//! none. Does not know where the records come from, nor why they are kept.
+
+use super::CompactionError;
+use crate::log::batch::{Batch, Durable, Link, Tally};
+use crate::log::error::LogError;
+use crate::log::fs::{File, Fs, is_no_space};
+use crate::log::segment::{SEGMENT_HEADER, SegmentHeader, SegmentKind};
+use crate::mutation::Mutation;
+use std::io;
+
+/// Bytes of records that are gathered into one batch.
+const BATCH_BYTES: usize = 256 << 10;
+/// Bytes after which what was written is synced, so that no sync of it keeps a commit waiting for long.
+const SYNC_BYTES: u64 = 1 << 20;
+
+/// The segment being written.
+pub struct CompactedWriter {
+    file: Box<dyn File>,
+    header: SegmentHeader,
+    name: String,
+    batch: Batch,
+    now: u64,
+    link: Link,
+    end: u64,
+    unsynced: u64,
+    tally: Tally,
+}
+
+impl CompactedWriter {
+    /// Makes its file, in place of one of this name that was left over. Of the header, the length is filled in at the end.
+    ///
+    /// # Errors
+    /// No room, or what else the disk refuses.
+    pub fn create(fs: &dyn Fs, header: SegmentHeader, name: &str) -> Result<CompactedWriter, CompactionError> {
+        let mut created = fs.create(name);
+        if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            fs.remove(name).map_err(LogError::io("remove", name))?;
+            created = fs.create(name);
+        }
+        let file = created.map_err(|error| no_space_or_fatal(error, "create", name))?;
+        Ok(CompactedWriter {
+            file,
+            header,
+            name: name.to_owned(),
+            batch: Batch::default(),
+            now: 0,
+            link: header.first_batch(),
+            end: SEGMENT_HEADER as u64,
+            unsynced: 0,
+            tally: Tally::default(),
+        })
+    }
+
+    /// What follows was written at this time, in Unix milliseconds, or earlier.
+    pub fn at(&mut self, now: u64) {
+        self.now = self.now.max(now);
+    }
+
+    /// Adds a record, a group of its own. Versions rise from call to call.
+    pub fn push(&mut self, version: u64, mutation: &Mutation<'_>) {
+        self.batch.push(version, mutation);
+        self.batch.end_group();
+    }
+
+    /// Writes what was added, if it is enough for a batch. Returns how many bytes that was.
+    ///
+    /// # Errors
+    /// As [`CompactedWriter::create`].
+    pub fn write_if_full(&mut self) -> Result<u64, CompactionError> {
+        if self.batch.byte_len() >= BATCH_BYTES { self.write() } else { Ok(0) }
+    }
+
+    /// Writes what was added. Returns how many bytes that was.
+    ///
+    /// # Errors
+    /// As [`CompactedWriter::create`].
+    pub fn write(&mut self) -> Result<u64, CompactionError> {
+        if self.batch.is_empty() {
+            return Ok(0);
+        }
+        self.tally += self.batch.tally();
+        self.batch.stamp(self.now, self.batch.last_version() + 1);
+        let durable = Durable { batch: self.link.number - 1, version: self.header.watermark };
+        let (bytes, next) = self.batch.seal(self.header.seed(), self.end, self.link, durable);
+        let length = bytes.len() as u64;
+        write_whole(self.file.as_ref(), bytes, self.end, &self.name)?;
+        self.link = next;
+        self.end += length;
+        self.unsynced += length;
+        self.batch.clear();
+        if self.unsynced >= SYNC_BYTES {
+            self.sync()?;
+        }
+        Ok(length)
+    }
+
+    /// Writes what is left, then the header, which makes it a segment, and syncs. Returns its length and its records.
+    ///
+    /// # Errors
+    /// As [`CompactedWriter::create`].
+    pub fn finish(mut self) -> Result<(u64, Tally), CompactionError> {
+        self.write()?;
+        let mut header = self.header;
+        if let SegmentKind::Compacted(compacted) = &mut header.kind {
+            compacted.length = self.end;
+        }
+        write_whole(self.file.as_ref(), &header.encode(), 0, &self.name)?;
+        self.sync()?;
+        Ok((self.end, self.tally))
+    }
+
+    fn sync(&mut self) -> Result<(), CompactionError> {
+        self.unsynced = 0;
+        Ok(self.file.sync().map_err(LogError::io("sync", &self.name))?)
+    }
+}
+
+fn write_whole(file: &dyn File, bytes: &[u8], offset: u64, name: &str) -> Result<(), CompactionError> {
+    let written = file.write_at(bytes, offset).map_err(|error| no_space_or_fatal(error, "write", name))?;
+    if written < bytes.len() { Err(CompactionError::NoSpace) } else { Ok(()) }
+}
+
+fn no_space_or_fatal(error: io::Error, action: &'static str, name: &str) -> CompactionError {
+    if is_no_space(&error) { CompactionError::NoSpace } else { LogError::io(action, name)(error).into() }
+}
