@@ -29,6 +29,7 @@ mod open;
 mod policy;
 pub mod record;
 pub mod recovery;
+pub mod salvage;
 pub mod scan;
 pub mod segment;
 pub mod victims;

@@ -24,6 +24,8 @@ mod log_golden;
 mod log_store;
 /// The packed dialect: each command and reply, byte by byte, and what is refused.
 mod packed_bytes;
+/// What is found in a damaged segment.
+mod salvage;
 /// The whole store on a fake disk, against a model: commands, commits, compaction, crashes and clocks in any order.
 mod store_model;
 /// The table's count of its memory against the allocator's.

@@ -1,0 +1,230 @@
+//! Reads a damaged segment: every group that is whole, whatever stands between.
+//!
+//! Knows how to find its way after damage, by verified bytes only: a batch header or a record counts if its checksum is right
+//! for the very place where it stands, so nothing inside of a value is ever taken for one. Changes nothing. A start never
+//! uses it: what it gives up is for a person to accept.
+
+use super::batch::{BATCH_HEADER, BATCH_MAGIC, BatchHeader};
+use super::bytes::{all_zero, array, u32_at, u64_at};
+use super::checksum::Seed;
+use super::record::{self, RECORD_HEADER, Record};
+use super::segment::{SEGMENT_HEADER, SegmentHeader};
+use crate::mutation::{Key, Mutation, Space};
+
+/// A stretch of a segment that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Offset of its first byte.
+    pub from: u64,
+    /// Offset of the first byte after it.
+    pub to: u64,
+    /// Lowest version that may have been in it.
+    pub first_version: u64,
+    /// The version after the highest that may have been in it; `None` if nothing in the segment comes after it.
+    pub end_version: Option<u64>,
+    /// Records that are right by themselves, of groups that are not whole: those are given up as well.
+    pub given_up: Vec<Lost>,
+}
+
+/// A record that is given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Its version.
+    pub version: u64,
+    /// Its key, as [`Key`]; none for a flush.
+    pub key: Option<(Space, Box<[u8]>)>,
+}
+
+/// What came of a segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Salvaged {
+    /// What can't be read, in order.
+    pub gaps: Vec<Gap>,
+    /// Records in whole groups.
+    pub records: u64,
+    /// The version to hand out next, as far as anything in it says.
+    pub next_version: u64,
+    /// The number of the batch that would come next.
+    pub next_batch: u64,
+    /// The latest time that it records, Unix milliseconds.
+    pub last_now: u64,
+}
+
+/// Reads a segment whose header is known, and gives every whole group to `visit`, in order. `bytes` is the segment from its
+/// first byte on; zeros at its end may be left out.
+pub fn salvage<'a>(header: &SegmentHeader, bytes: &'a [u8], visit: &mut dyn FnMut(&[Record<'a>])) -> Salvaged {
+    let salvaged = Salvaged {
+        next_version: header.next_version,
+        next_batch: header.first_batch().number,
+        last_now: header.created,
+        ..Salvaged::default()
+    };
+    let mut reader =
+        Reader { bytes, seed: header.seed(), salvaged, group: Vec::new(), open: None, lost_count: false, visit };
+    reader.read();
+    reader.salvaged
+}
+
+/// How far the reading of a segment is.
+struct Reader<'a, 'v> {
+    bytes: &'a [u8],
+    seed: Seed,
+    salvaged: Salvaged,
+    /// The group that is not at its end yet.
+    group: Vec<Record<'a>>,
+    /// What can't be read, and has not ended yet.
+    open: Option<Gap>,
+    /// Whether it is not known how many batches were just passed over: what is missing there was noted byte by byte.
+    lost_count: bool,
+    visit: &'v mut dyn FnMut(&[Record<'a>]),
+}
+
+impl<'a> Reader<'a, '_> {
+    fn read(&mut self) {
+        let mut position = SEGMENT_HEADER;
+        while let Some(rest) = self.bytes.get(position..).filter(|rest| !all_zero(rest)) {
+            position = match BatchHeader::decode(rest, self.seed, position as u64) {
+                Some(header) => self.read_batch(position, &header),
+                None => {
+                    // The records of a batch whose header can't be read stand for themselves.
+                    let next = self.next_header(position + 1);
+                    self.give_up(position);
+                    self.read_records(position, next);
+                    self.lost_count = true;
+                    next
+                }
+            };
+        }
+        self.close_gap(position.min(self.bytes.len()), None);
+    }
+
+    /// Reads the batch at a position. Returns where the next one should be.
+    fn read_batch(&mut self, position: usize, header: &BatchHeader) -> usize {
+        if !std::mem::take(&mut self.lost_count) && header.link.number != self.salvaged.next_batch {
+            self.give_up(position);
+        }
+        let body = position + BATCH_HEADER;
+        let told = usize::try_from(header.body_length).ok().and_then(|length| body.checked_add(length));
+        let within = told.filter(|end| *end <= self.bytes.len());
+        let end = within.unwrap_or(self.bytes.len());
+        self.read_records(body, end);
+        if within.is_none() {
+            self.give_up(end);
+        }
+        self.salvaged.next_batch = header.link.number + 1;
+        self.salvaged.next_version = self.salvaged.next_version.max(header.next_version);
+        self.salvaged.last_now = self.salvaged.last_now.max(header.now);
+        end
+    }
+
+    /// Where the next batch header stands, from here on; the end if there is none.
+    fn next_header(&self, mut from: usize) -> usize {
+        while let Some(found) = self.bytes.get(from..).and_then(|rest| memchr::memmem::find(rest, &BATCH_MAGIC)) {
+            from += found;
+            let rest = self.bytes.get(from..).unwrap_or_default();
+            if BatchHeader::decode(rest, self.seed, from as u64).is_some() {
+                return from;
+            }
+            from += 1;
+        }
+        self.bytes.len()
+    }
+
+    /// Takes in every record that stands between these offsets.
+    fn read_records(&mut self, from: usize, to: usize) {
+        let mut at = from;
+        while at < to {
+            if let Some(record) = self.record_at(at, to) {
+                self.take(record, at);
+                at += record.length;
+            } else {
+                self.break_group(at);
+                self.give_up(at);
+                at = self.next_record(at, to);
+            }
+        }
+        // A group does not go beyond its batch.
+        self.break_group(to);
+    }
+
+    /// The record at an offset, if there is one that may follow those before it.
+    fn record_at(&self, at: usize, to: usize) -> Option<Record<'a>> {
+        let bytes = self.bytes.get(at..to)?;
+        // First what can be told without summing, since this may be asked of every offset.
+        let [kind, marks, padding @ ..] = array::<4>(bytes, 16)?;
+        let is_likely = (1..=3).contains(&kind) && marks <= 3 && padding == [0, 0];
+        if !is_likely || u64_at(bytes, 8)? < self.lowest_version() {
+            return None;
+        }
+        record::decode(bytes, self.seed, at as u64).ok()
+    }
+
+    /// The lowest version that the next record may have.
+    fn lowest_version(&self) -> u64 {
+        self.group.last().map_or(self.salvaged.next_version, |record| record.version + 1)
+    }
+
+    /// Where the next record stands, behind the one at an offset that can't be read: where that one says that it ends, if
+    /// there is one; else wherever one is.
+    fn next_record(&self, at: usize, to: usize) -> usize {
+        let length = self.bytes.get(at..to).and_then(|rest| u32_at(rest, 4)).unwrap_or(0);
+        let told = at.saturating_add(RECORD_HEADER).saturating_add(length as usize);
+        if told == to || self.record_at(told, to).is_some() {
+            return told;
+        }
+        (at + 1..to).find(|&at| self.record_at(at, to).is_some()).unwrap_or(to)
+    }
+
+    fn take(&mut self, record: Record<'a>, at: usize) {
+        if record.first {
+            self.break_group(at);
+        } else if self.group.is_empty() {
+            // Of a group whose beginning is lost.
+            self.give_up(at).given_up.push(Lost::of(&record));
+            self.salvaged.next_version = record.version + 1;
+            return;
+        }
+        self.group.push(record);
+        if record.last {
+            let group = std::mem::take(&mut self.group);
+            let before: usize = group.iter().rev().skip(1).map(|record| record.length).sum();
+            self.close_gap(at - before, group.first().map(|first| first.version));
+            (self.visit)(&group);
+            self.salvaged.records += group.len() as u64;
+            self.salvaged.next_version = record.version + 1;
+        }
+    }
+
+    /// Gives up the group that is not at its end.
+    fn break_group(&mut self, at: usize) {
+        let group = std::mem::take(&mut self.group);
+        if let Some(last) = group.last() {
+            let from = at - group.iter().map(|record| record.length).sum::<usize>();
+            self.give_up(from).given_up.extend(group.iter().map(Lost::of));
+            self.salvaged.next_version = last.version + 1;
+        }
+    }
+
+    /// What stands at this offset, and up to the next whole group, is given up.
+    fn give_up(&mut self, at: usize) -> &mut Gap {
+        let (at, first_version) = (at as u64, self.salvaged.next_version);
+        self.open.get_or_insert(Gap { from: at, to: at, first_version, end_version: None, given_up: Vec::new() })
+    }
+
+    fn close_gap(&mut self, at: usize, end_version: Option<u64>) {
+        if let Some(mut gap) = self.open.take() {
+            (gap.to, gap.end_version) = (at as u64, end_version);
+            self.salvaged.gaps.push(gap);
+        }
+    }
+}
+
+impl Lost {
+    fn of(record: &Record<'_>) -> Lost {
+        let key = match record.mutation {
+            Mutation::Put { key, .. } | Mutation::Remove { key } => Some(key),
+            Mutation::Flush { .. } => None,
+        };
+        Lost { version: record.version, key: key.map(|Key { space, bytes }| (space, bytes.into())) }
+    }
+}
