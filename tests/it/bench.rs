@@ -190,18 +190,36 @@ fn nobody_there_and_somebody_else_there() {
     assert_eq!(bench(&endpoint, "--peers 0").status.code(), Some(2));
 }
 
-/// A ROUTER that answers each request as it is told, until it is told nothing.
-fn pretender(endpoint: &str, mut answer: impl FnMut(&[u8]) -> Option<&'static str> + Send + 'static) {
+/// A reply and the peer that it is for.
+type Reply = (Vec<u8>, &'static str);
+
+/// A ROUTER that is told each request's peer and verb, and sends the replies that it is given then.
+fn router(endpoint: &str, mut replies: impl FnMut(Vec<u8>, &[u8]) -> Vec<Reply> + Send + 'static) {
     let socket = zmq::Context::new().socket(zmq::ROUTER).expect("a socket");
     socket.bind(endpoint).expect("a free endpoint");
     std::thread::spawn(move || {
-        while let Ok(frames) = socket.recv_multipart(0) {
-            let Some(reply) = answer(&frames[2]) else { return };
-            let body = reply.split(' ').map(str::as_bytes);
-            let reply = [frames[0].as_slice(), b""].into_iter().chain(body);
-            socket.send_multipart(reply, 0).expect("room to send");
+        while let Ok(mut frames) = socket.recv_multipart(0) {
+            let peer = std::mem::take(&mut frames[0]);
+            for (peer, reply) in replies(peer, &frames[2]) {
+                let reply = [peer.as_slice(), b""].into_iter().chain(reply.split(' ').map(str::as_bytes));
+                socket.send_multipart(reply, 0).expect("room to send");
+            }
         }
     });
+}
+
+/// A ROUTER that answers each request as it is told.
+fn pretender(endpoint: &str, mut answer: impl FnMut(&[u8]) -> &'static str + Send + 'static) {
+    router(endpoint, move |peer, verb| vec![(peer, answer(verb))]);
+}
+
+/// What `kvd bench` asks before it begins, answered as kvd does.
+fn greeting(verb: &[u8]) -> Option<&'static str> {
+    match verb {
+        b"VERSION" => Some("OK 9.9 1"),
+        b"COUNT" => Some("OK 0"),
+        _ => None,
+    }
 }
 
 #[test]
@@ -210,12 +228,10 @@ fn a_kvd_that_loads_is_waited_for() {
     let mut asked = 0;
     pretender(&store.ipc_endpoint(), move |verb| {
         asked += i32::from(verb == b"COUNT");
-        Some(match verb {
-            b"VERSION" => "OK 9.9 1",
+        match verb {
             b"COUNT" if asked < 3 => "ERR LOADING 50%",
-            b"COUNT" => "OK 0",
-            _ => "MISS",
-        })
+            _ => greeting(verb).unwrap_or("MISS"),
+        }
     });
     let output = bench(&store.ipc_endpoint(), "--requests 20 --peers 2 --reads 100 --json");
     assert_eq!(output.status.code(), Some(0), "{}", stderr_of(&output));
@@ -224,10 +240,35 @@ fn a_kvd_that_loads_is_waited_for() {
     assert_eq!((count(&figures, "get", "misses"), &figures["server"]["version"]), (20, &"9.9".into()));
 }
 
+/// The first command is answered after all others, which its peer has no room for.
+#[test]
+fn a_pace_is_kept_by_the_peers_that_have_room() {
+    const COMMANDS: usize = 50;
+    let store = Store::new();
+    let (mut held_back, mut answered) = (None, 0);
+    router(&store.ipc_endpoint(), move |peer, verb| {
+        if let Some(reply) = greeting(verb) {
+            return vec![(peer, reply)];
+        }
+        let Some(first) = held_back.as_ref() else {
+            held_back = Some(peer);
+            return Vec::new();
+        };
+        answered += 1;
+        let mut replies = vec![(peer, "MISS")];
+        if answered == COMMANDS - 1 {
+            replies.push((first.clone(), "MISS"));
+        }
+        replies
+    });
+    let arguments = format!("--peers 2 --in-flight 1 --rate 1000 --requests {COMMANDS} --reads 100 --timeout 5");
+    assert_eq!(count(&figures(&store.ipc_endpoint(), &arguments), "get", "misses"), COMMANDS as u64);
+}
+
 #[test]
 fn who_speaks_zmtp_is_no_kvd_yet() {
     let (wrong, silent) = (Store::new(), Store::new());
-    pretender(&wrong.ipc_endpoint(), |_| Some("HELLO"));
+    pretender(&wrong.ipc_endpoint(), |_| "HELLO");
     let output = bench(&wrong.ipc_endpoint(), "--requests 1");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr_of(&output).contains("is no kvd"), "{}", stderr_of(&output));

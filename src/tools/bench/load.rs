@@ -277,9 +277,10 @@ impl Run<'_> {
     fn send_what_is_due(&mut self) -> io::Result<Option<Instant>> {
         let Some(next) = self.schedule.as_ref().and_then(Schedule::next) else { return Ok(None) };
         let mut next = Some(self.start + next);
-        let first = self.turn;
+        let (first, count) = (self.turn, self.peers.len());
         let elapsed = self.start.elapsed();
-        let mut sent = 0;
+        // Peers whose turn it was, those included that had no room.
+        let mut passed = 0;
         while !self.tally.is_exhausted() {
             let Some(peer) = self.with_room() else { break };
             let Some(schedule) = &mut self.schedule else { break };
@@ -289,11 +290,11 @@ impl Run<'_> {
             self.tally.at(due);
             let fresh = self.tally.admit(self.plan.commands);
             self.write(peer, due, 0, fresh);
-            self.turn = (peer + 1) % self.peers.len();
-            sent += 1;
+            passed += (peer + count - self.turn) % count + 1;
+            self.turn = (peer + 1) % count;
         }
-        for i in 0..sent.min(self.peers.len()) {
-            self.pool.flush((first + i) % self.peers.len())?;
+        for i in 0..passed.min(count) {
+            self.pool.flush((first + i) % count)?;
         }
         if self.tally.is_exhausted() || self.with_room().is_none() {
             // Something is in flight, and its reply will be the occasion.
