@@ -136,6 +136,12 @@ fn large_values_go_out_and_come_back() {
         figures(daemon.endpoint(), "--value 1MiB --keys 8 --fill --requests 40 --reads 50 --peers 3 --in-flight 2");
     assert_eq!((count(&figures, "all", "count"), count(&figures, "all", "misses")), (40, 0));
     assert_eq!(daemon.client().call(&[b"GET", b"key:000000000007"])[1].len(), 1 << 20);
+    // A reply that ends with its value, and nothing behind it that would show that it has ended.
+    let pickled = self::figures(
+        daemon.endpoint(),
+        "--dialect pickle --value 1MiB --keys 8 --requests 40 --reads 100 --peers 1 --in-flight 1 --timeout 5",
+    );
+    assert_eq!((count(&pickled, "get", "count"), count(&pickled, "get", "misses")), (40, 0));
 }
 
 #[test]

@@ -124,6 +124,11 @@ impl Connection {
         if self.skip > 0 {
             let room = buffer.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
             self.skip -= read(&mut self.stream, &mut buffer[..room])? as u64;
+            if self.skip == 0 {
+                // The value may have been the last of its reply, which is whole then though nothing follows.
+                let whole = self.protocol.answers(&self.unfinished, answers)?;
+                self.unfinished.drain(..whole);
+            }
             return Ok(());
         }
         let kept = self.unfinished.len();
