@@ -120,6 +120,7 @@ pub struct BenchFlags {
 const AFTER_HELP: &str = "\
 With --rate latency runs from the moment at which a command was due, so a pause of the server counts for every command
 that should have been asked meanwhile. Without it, from handing a command to the socket.
+For as long as --timeout after the end, commands that are late are still asked. The rest is told as never asked.
 
 Keys are `key:` and a number. They are stored by --fill, else whatever the store holds is read; a key that is absent
 counts as a miss. Workload E scans with SCAN from a random place: kvd's keys have no order.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 /// Runs `kvd bench` on this endpoint.
 fn bench(endpoint: &str, arguments: &str) -> Output {
@@ -269,6 +270,27 @@ fn a_pace_is_kept_by_the_peers_that_have_room() {
     });
     let arguments = format!("--peers 2 --in-flight 1 --rate 1000 --requests {COMMANDS} --reads 100 --timeout 5");
     assert_eq!(count(&figures(&store.ipc_endpoint(), &arguments), "get", "misses"), COMMANDS as u64);
+}
+
+/// A pause from the first command to beyond the end: all that was due meanwhile is asked after it, and charged with it.
+#[test]
+fn a_pause_at_the_end_of_a_pace_counts_for_all_that_was_due() {
+    let store = Store::new();
+    let mut stood_still = false;
+    pretender(&store.ipc_endpoint(), move |verb| {
+        greeting(verb).unwrap_or_else(|| {
+            if !std::mem::replace(&mut stood_still, true) {
+                // What is measured is this time.
+                std::thread::sleep(Duration::from_millis(400));
+            }
+            "MISS"
+        })
+    });
+    let figures =
+        figures(&store.ipc_endpoint(), "--peers 1 --in-flight 1 --rate 100 --seconds 0.3 --warm-up 0 --reads 100");
+    assert_eq!((count(&figures, "get", "count"), &figures["never_asked"]), (30, &0.into()), "one each 10 ms");
+    let fastest = figures["operations"]["get"]["latency_us"]["min"].as_f64().expect("a time");
+    assert!(fastest >= 100_000.0, "the last one was due 290 ms after the first: {fastest}");
 }
 
 #[test]

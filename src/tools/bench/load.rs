@@ -122,19 +122,24 @@ pub struct Outcome {
     pub measured: Measured,
     /// Which was this.
     pub ended: Ended,
+    /// Operations that were due by then, and had to wait for earlier ones until it was too late to ask them.
+    pub never_asked: u64,
 }
 
 impl Outcome {
-    /// The figures, if the load ended as planned and nothing was refused.
+    /// The figures, if the load ended as planned, with all that was due asked and nothing refused.
     ///
     /// # Errors
-    /// It ended otherwise, or something was refused.
+    /// It ended otherwise.
     pub fn whole(self) -> io::Result<Measured> {
         match self.ended {
             Ended::Complete => {}
             Ended::Interrupted => return Err(io::ErrorKind::Interrupted.into()),
             Ended::Broken(error) => return Err(error),
             Ended::Silent(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the server went silent")),
+        }
+        if self.never_asked > 0 {
+            return Err(io::Error::other(format!("{} requests were due and never asked", self.never_asked)));
         }
         match self.measured.refusals.iter().next() {
             None => Ok(self.measured),
@@ -172,8 +177,7 @@ pub fn watched(
 ) -> io::Result<Outcome> {
     let payload = plan.values.payload();
     let pool = Pool::open(protocol, address, plan.peers, &payload, plan.patience)?;
-    let paced = plan.rate.is_some();
-    if paced {
+    if plan.rate.is_some() {
         // The kernel lets timers be late by 50 µs to save wake-ups. Where this can't be changed they are.
         let _ = std::fs::write("/proc/self/timerslack_ns", "1");
     }
@@ -191,10 +195,12 @@ pub fn watched(
         outstanding: 0,
         answers: Vec::new(),
         start,
-        tally: Tally::new(plan.until, start, plan.warm_up, paced),
+        // A server that can't keep up must not make the run go on without end.
+        tally: Tally::new(plan.until, start, plan.warm_up, plan.rate.map(|_| plan.patience)),
     };
     let ended = run.finish(watch).unwrap_or_else(Ended::Broken);
-    Ok(Outcome { measured: run.tally.finish(), ended })
+    let never_asked = run.never_asked();
+    Ok(Outcome { measured: run.tally.finish(), ended, never_asked })
 }
 
 /// A load on its way.
@@ -261,12 +267,12 @@ impl Run<'_> {
         while self.peers[i].in_flight() < self.plan.in_flight {
             // A message, or as many messages of one command as there may be.
             let room = if self.batches { self.plan.commands } else { self.plan.in_flight - self.peers[i].in_flight() };
+            let now = *now.get_or_insert_with(Instant::now);
             let following = self.peers[i].following().min(room);
-            let fresh = if self.schedule.is_some() { 0 } else { self.tally.admit(room - following) };
+            let fresh = if self.schedule.is_some() { 0 } else { self.tally.admit(room - following, now) };
             if following + fresh == 0 {
                 break;
             }
-            let now = *now.get_or_insert_with(Instant::now);
             self.write(i, now, following, fresh);
         }
         self.pool.flush(i)
@@ -278,17 +284,17 @@ impl Run<'_> {
         let Some(next) = self.schedule.as_ref().and_then(Schedule::next) else { return Ok(None) };
         let mut next = Some(self.start + next);
         let (first, count) = (self.turn, self.peers.len());
-        let elapsed = self.start.elapsed();
+        let now = Instant::now();
+        self.tally.at(now);
         // Peers whose turn it was, those included that had no room.
         let mut passed = 0;
         while !self.tally.is_exhausted() {
             let Some(peer) = self.with_room() else { break };
             let Some(schedule) = &mut self.schedule else { break };
-            let Some(due) = schedule.take(elapsed) else { break };
+            let Some(due) = schedule.take(now - self.start) else { break };
             next = schedule.next().map(|next| self.start + next);
             let due = self.start + due;
-            self.tally.at(due);
-            let fresh = self.tally.admit(self.plan.commands);
+            let fresh = self.tally.admit(self.plan.commands, due);
             self.write(peer, due, 0, fresh);
             passed += (peer + count - self.turn) % count + 1;
             self.turn = (peer + 1) % count;
@@ -298,9 +304,16 @@ impl Run<'_> {
         }
         if self.tally.is_exhausted() || self.with_room().is_none() {
             // Something is in flight, and its reply will be the occasion.
-            return Ok(None.filter(|_| self.outstanding > 0));
+            return Ok(None);
         }
         Ok(next)
+    }
+
+    /// Operations that were due by now, count, and have not been asked.
+    fn never_asked(&self) -> u64 {
+        let left = |schedule: &Schedule| schedule.left(self.plan.warm_up, self.start.elapsed());
+        let due = self.schedule.as_ref().map_or(0, left).saturating_mul(self.plan.commands as u64);
+        due.min(self.tally.left())
     }
 
     /// The next peer in turn that may have another message in flight.

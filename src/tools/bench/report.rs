@@ -93,6 +93,9 @@ impl Report<'_> {
             let codes: Vec<_> = measured.refusals.iter().map(|(code, count)| format!("{code} {count}")).collect();
             let _ = writeln!(text, "\nrefused: {}", codes.join(", "));
         }
+        if self.outcome.never_asked > 0 {
+            let _ = writeln!(text, "\nnever asked: {} that were due", self.outcome.never_asked);
+        }
         let _ = writeln!(
             text,
             "\nprocessor time of the client: {:.2} s, {:.2} µs a command",
@@ -157,6 +160,7 @@ impl Report<'_> {
             "error": self.complaint(),
             "elapsed_seconds": measured.elapsed.as_secs_f64(),
             "commands_per_second": measured.rate(),
+            "never_asked": self.outcome.never_asked,
             "operations": operations,
             "refused_by_code": measured.refusals,
             "client": {

@@ -35,9 +35,7 @@ impl Schedule {
 
     /// The next moment; `None` if there is none before the end.
     pub fn next(&self) -> Option<Duration> {
-        // From the count and not from the moment before, so that nothing adds up.
-        let next = Duration::try_from_secs_f64(self.taken as f64 / self.rate).ok()?;
-        (next < self.end).then_some(next)
+        self.moment(self.taken).filter(|next| *next < self.end)
     }
 
     /// Takes the next moment if it has come after `elapsed`.
@@ -45,6 +43,31 @@ impl Schedule {
         let next = self.next().filter(|next| *next <= elapsed)?;
         self.taken += 1;
         Some(next)
+    }
+
+    /// How many moments there are from `from` to just before `to` that have not been taken.
+    pub fn left(&self, from: Duration, to: Duration) -> u64 {
+        self.before(to.min(self.end)).saturating_sub(self.before(from).max(self.taken))
+    }
+
+    /// How many moments there are before `time`.
+    #[expect(clippy::cast_sign_loss, reason = "times and rates are positive")]
+    fn before(&self, time: Duration) -> u64 {
+        let precedes = |moment: u64| self.moment(moment).is_some_and(|moment| moment < time);
+        // A product is rounded another way than the quotients that the moments are, so it may be one off.
+        let mut count = (time.as_secs_f64() * self.rate) as u64;
+        while count > 0 && !precedes(count - 1) {
+            count -= 1;
+        }
+        while precedes(count) {
+            count += 1;
+        }
+        count
+    }
+
+    /// From the number and not from the moment before, so that nothing adds up. `None` if that is for nobody to see.
+    fn moment(&self, number: u64) -> Option<Duration> {
+        Duration::try_from_secs_f64(number as f64 / self.rate).ok()
     }
 }
 
@@ -68,5 +91,20 @@ mod tests {
         let mut schedule = Schedule::new(3.0, Duration::from_secs(1000));
         let taken = std::iter::from_fn(|| schedule.take(Duration::MAX)).count();
         assert_eq!((taken, schedule.next()), (3000, None));
+    }
+
+    #[test]
+    fn what_was_not_taken_is_known() {
+        let second = Duration::from_secs(1);
+        for (rate, first) in [(1.0, 2), (3.0, 4), (7.0, 8), (100.0, 101), (333.3, 334)] {
+            let mut schedule = Schedule::new(rate, 10 * second);
+            let all = schedule.left(Duration::ZERO, Duration::MAX);
+            assert_eq!(schedule.left(second, Duration::MAX), all - schedule.left(Duration::ZERO, second), "{rate}");
+            assert_eq!(std::iter::from_fn(|| schedule.take(second)).count(), first, "{rate}");
+            assert_eq!(schedule.left(Duration::ZERO, second), 0, "{rate}");
+            let rest = schedule.left(Duration::ZERO, Duration::MAX);
+            assert_eq!(rest, std::iter::from_fn(|| schedule.take(Duration::MAX)).count() as u64, "{rate}");
+            assert_eq!(schedule.left(Duration::ZERO, Duration::MAX), 0, "{rate}");
+        }
     }
 }

@@ -78,8 +78,8 @@ impl Measured {
 /// When a load ends: whichever comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Until {
-    /// After this time. What is still in flight then is waited for; where requests have a moment at which they are
-    /// due it counts, else it does not.
+    /// After this time. What is in flight then is waited for. It counts, unless the load is a closed loop that nothing
+    /// else ends: its rate is that of the time.
     pub elapsed: Duration,
     /// After this many operations, all of them answered.
     pub count: u64,
@@ -102,10 +102,12 @@ pub(super) struct Tally {
     until: Until,
     /// Counting begins here.
     opens: Instant,
+    /// Nothing is asked from here on, if there is such a moment.
+    ends: Option<Instant>,
     /// Replies are counted up to the end of the time only, since that is what a rate is.
     by_time: bool,
     phase: Phase,
-    /// The time is over; nothing more is asked.
+    /// That moment has come.
     expired: bool,
     processor: Duration,
     asked: u64,
@@ -121,12 +123,16 @@ enum Phase {
 }
 
 impl Tally {
-    /// Begins to count `warm_up` after `start`. `paced` is whether requests have a moment at which they are due.
-    pub fn new(until: Until, start: Instant, warm_up: Duration, paced: bool) -> Tally {
+    /// Begins to count `warm_up` after `start`. Where requests have a moment at which they are due, what is late at the
+    /// end may still be asked for as long as `grace`.
+    pub fn new(until: Until, start: Instant, warm_up: Duration, grace: Option<Duration>) -> Tally {
+        let opens = start + warm_up;
+        let asking = until.elapsed.saturating_add(grace.unwrap_or_default());
         Tally {
             until,
-            opens: start + warm_up,
-            by_time: !paced && until.count == u64::MAX,
+            opens,
+            ends: opens.checked_add(asking),
+            by_time: grace.is_none() && until.count == u64::MAX,
             phase: if warm_up.is_zero() { Phase::Counting } else { Phase::WarmingUp },
             expired: false,
             processor: thread_time(),
@@ -141,7 +147,7 @@ impl Tally {
             self.phase = Phase::Counting;
             self.processor = thread_time();
         }
-        if self.phase == Phase::Counting && now - self.opens >= self.until.elapsed {
+        if self.phase == Phase::Counting && self.ends.is_some_and(|end| now >= end) {
             self.expired = true;
             if self.by_time {
                 self.close(now);
@@ -149,28 +155,32 @@ impl Tally {
         }
     }
 
-    /// How many of `due` operations may still be asked now, all of which then are.
-    pub fn admit(&mut self, due: usize) -> usize {
-        match self.phase {
-            Phase::WarmingUp => due,
-            Phase::Counting if !self.expired => {
-                let left = usize::try_from(self.until.count - self.asked).unwrap_or(usize::MAX);
-                let count = due.min(left);
-                self.asked += count as u64;
-                count
-            }
-            Phase::Counting | Phase::Closed => 0,
+    /// How many of `wanted` operations, which are due at `due`, may still be asked now, all of which then are.
+    pub fn admit(&mut self, wanted: usize, due: Instant) -> usize {
+        if self.phase == Phase::Closed || self.expired {
+            return 0;
         }
+        if due < self.opens {
+            return wanted;
+        }
+        let count = wanted.min(usize::try_from(self.left()).unwrap_or(usize::MAX));
+        self.asked += count as u64;
+        count
+    }
+
+    /// How many operations that count there may still be.
+    pub fn left(&self) -> u64 {
+        self.until.count - self.asked
     }
 
     /// Whether nothing will be admitted any more.
     pub fn is_exhausted(&self) -> bool {
-        self.phase == Phase::Closed || self.expired || self.asked >= self.until.count
+        self.phase == Phase::Closed || self.expired || self.left() == 0
     }
 
     /// Whether what is asked at `due` will count.
     pub fn counts(&self, due: Instant) -> bool {
-        self.by_time || (self.phase != Phase::WarmingUp && due >= self.opens)
+        self.by_time || due >= self.opens
     }
 
     /// Counts `count` answers that took as long as this; `refused` of them are not timed.
@@ -218,4 +228,36 @@ impl Tally {
 
 fn thread_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_due_in_the_warm_up_is_none_of_what_counts_however_late_it_is_asked() {
+        let (late, warm_up) = (Instant::now(), Duration::from_secs(1));
+        let mut tally = Tally::new(Until::count(10), late, warm_up, Some(warm_up));
+        let opens = late + warm_up;
+        tally.at(opens + warm_up);
+        assert_eq!((tally.admit(7, late), tally.counts(late)), (7, false));
+        assert_eq!((tally.admit(7, opens), tally.counts(opens)), (7, true));
+        assert_eq!(tally.admit(7, opens), 3);
+        assert!(tally.is_exhausted());
+    }
+
+    #[test]
+    fn at_the_end_a_closed_loop_ends_and_a_pace_makes_up_for_its_delay() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let until = Until::elapsed(second);
+        let end = start + second;
+        let mut closed = Tally::new(until, start, Duration::ZERO, None);
+        closed.at(end);
+        assert_eq!((closed.is_exhausted(), closed.admit(5, end)), (true, 0));
+        let mut paced = Tally::new(until, start, Duration::ZERO, Some(second));
+        paced.at(end + second / 2);
+        assert_eq!((paced.is_exhausted(), paced.admit(5, start + second / 2)), (false, 5));
+        paced.at(end + second);
+        assert_eq!((paced.is_exhausted(), paced.admit(5, start + second / 2)), (true, 0));
+    }
 }
