@@ -272,6 +272,21 @@ fn a_pace_is_kept_by_the_peers_that_have_room() {
     assert_eq!(count(&figures(&store.ipc_endpoint(), &arguments), "get", "misses"), COMMANDS as u64);
 }
 
+/// More is due than the server can answer. It is no less alive for that, and the run ends all the same.
+#[test]
+fn who_cannot_keep_up_is_not_taken_for_dead_and_what_was_never_asked_is_told() {
+    let store = Store::new();
+    let daemon = store.start();
+    let load = "--peers 4 --in-flight 1 --rate 1000000 --seconds 0.5 --timeout 1";
+    let figures = figures(daemon.endpoint(), load);
+    let (asked, never_asked) = (count(&figures, "all", "count"), figures["never_asked"].as_u64().expect("a number"));
+    assert_eq!((asked + never_asked, &figures["ended"]), (500_000, &"complete".into()), "{asked} asked");
+    assert!(asked > 0 && never_asked > 0, "{asked} asked, {never_asked} not");
+    assert_eq!(counted(&daemon, ["commands_get", "commands_set"]).iter().sum::<u64>(), asked);
+    let text = bench(daemon.endpoint(), load).stdout;
+    assert!(String::from_utf8_lossy(&text).contains("never asked"), "{}", String::from_utf8_lossy(&text));
+}
+
 /// A pause from the first command to beyond the end: all that was due meanwhile is asked after it, and charged with it.
 #[test]
 fn a_pause_at_the_end_of_a_pace_counts_for_all_that_was_due() {

@@ -273,7 +273,7 @@ impl Run<'_> {
             if following + fresh == 0 {
                 break;
             }
-            self.write(i, now, following, fresh);
+            self.write(i, now, now, following, fresh);
         }
         self.pool.flush(i)
     }
@@ -295,7 +295,7 @@ impl Run<'_> {
             next = schedule.next().map(|next| self.start + next);
             let due = self.start + due;
             let fresh = self.tally.admit(self.plan.commands, due);
-            self.write(peer, due, 0, fresh);
+            self.write(peer, now, due, 0, fresh);
             passed += (peer + count - self.turn) % count + 1;
             self.turn = (peer + 1) % count;
         }
@@ -322,8 +322,9 @@ impl Run<'_> {
         (self.turn..self.turn + count).map(|i| i % count).find(|&i| self.peers[i].in_flight() < self.plan.in_flight)
     }
 
-    /// Writes `following` commands that follow from replies and `fresh` new ones, in one message if it holds several.
-    fn write(&mut self, i: usize, due: Instant, following: usize, fresh: usize) {
+    /// Writes `following` commands that follow from replies and `fresh` new ones that were due at `due`, in one message
+    /// if it holds several.
+    fn write(&mut self, i: usize, now: Instant, due: Instant, following: usize, fresh: usize) {
         let (peer, outbox) = (&mut self.peers[i], self.pool.outbox(i));
         let (start, mut shared) = (outbox.bytes().len(), 0);
         if self.batches {
@@ -341,7 +342,8 @@ impl Run<'_> {
             peer.expect(step, due, counts);
         }
         self.outstanding += fresh as u64;
-        peer.sent(following + fresh, due);
+        // However late it is: from now on the server can answer.
+        peer.sent(following + fresh, now);
         if self.batches {
             self.protocol.end(start, shared, outbox.bytes());
         }
