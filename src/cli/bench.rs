@@ -24,6 +24,12 @@ const MOST_IN_FLIGHT: usize = 100_000;
 const MOST_COMMANDS: usize = 4096;
 /// Largest `--theta`; beyond, there is hardly a second key.
 const LARGEST_THETA: f64 = 10.0;
+/// Least and most `--rate`: one in eleven days, and what a clock of nanoseconds tells apart.
+const RATES: [f64; 2] = [1e-6, 1e9];
+/// Least and most of a time in seconds: what a socket can wait for, and 30 years, so that no sum is beyond the clock.
+const TIMES: [f64; 2] = [1e-3, 1e9];
+/// Longest `--ttl`, in milliseconds: the longest time that kvd takes.
+const LONGEST_TTL: u64 = i64::MAX as u64;
 /// How long it takes if neither `--seconds` nor `--requests` says so.
 const SECONDS: f64 = 10.0;
 
@@ -226,8 +232,8 @@ impl BenchFlags {
             shape,
             distribution: self.distribution()?,
             values: self.value.unwrap_or(ValueSize::fixed(default_value)),
-            expiry: self.ttl.map_or(Expiry::Never, |ttl| Expiry::In(ttl.as_millis() as u64)),
-            rate: self.rate.map(|rate| positive("--rate", rate)).transpose()?,
+            expiry: self.expiry()?,
+            rate: self.rate.map(|rate| within("--rate", rate, RATES[0], RATES[1])).transpose()?,
             warm_up: if self.warm_up == 0.0 { Duration::ZERO } else { seconds("--warm-up", self.warm_up)? },
             until: self.until()?,
             patience: seconds("--timeout", self.timeout)?,
@@ -249,6 +255,15 @@ impl BenchFlags {
             (Some(Keys::Latest), _) => Distribution::Latest(theta),
             (Some(Keys::Sequential), _) => Distribution::Sequential,
         })
+    }
+
+    fn expiry(&self) -> Result<Expiry, BenchFlagsError> {
+        let Some(ttl) = self.ttl else { return Ok(Expiry::Never) };
+        let milliseconds = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        if (1..=LONGEST_TTL).contains(&milliseconds) {
+            return Ok(Expiry::In(milliseconds));
+        }
+        Err(bounds("--ttl", &ttl, &"1ms", &humantime::Duration::from(Duration::from_millis(LONGEST_TTL))))
     }
 
     fn until(&self) -> Result<Until, BenchFlagsError> {
@@ -281,7 +296,8 @@ fn within<N: Copy + PartialOrd + ToString>(
     smallest: N,
     largest: N,
 ) -> Result<N, BenchFlagsError> {
-    if given < smallest || given > largest { Err(bounds(flag, &given, &smallest, &largest)) } else { Ok(given) }
+    // Said so that what is no number at all is refused as well.
+    if smallest <= given && given <= largest { Ok(given) } else { Err(bounds(flag, &given, &smallest, &largest)) }
 }
 
 fn positive(flag: &'static str, given: f64) -> Result<f64, BenchFlagsError> {
@@ -289,7 +305,7 @@ fn positive(flag: &'static str, given: f64) -> Result<f64, BenchFlagsError> {
 }
 
 fn seconds(flag: &'static str, given: f64) -> Result<Duration, BenchFlagsError> {
-    Duration::try_from_secs_f64(positive(flag, given)?).map_err(|_| bounds(flag, &given, &0, &u64::MAX))
+    Ok(Duration::from_secs_f64(within(flag, given, TIMES[0], TIMES[1])?))
 }
 
 /// Where to connect to.
@@ -380,10 +396,18 @@ mod tests {
             ("--rate 0", "--rate"),
             ("--rate inf", "--rate"),
             ("--seconds 0", "--seconds"),
+            ("--rate 1e-19", "--rate"),
             ("--seconds 1e300", "--seconds"),
+            ("--seconds NaN", "--seconds"),
             ("--requests 0", "--requests"),
             ("--warm-up=-1", "--warm-up"),
+            ("--warm-up 1e19", "--warm-up"),
+            ("--warm-up 1e19 --seconds 1e19", "--warm-up"),
             ("--timeout 0", "--timeout"),
+            ("--timeout 1e-10", "--timeout"),
+            ("--ttl 500us", "--ttl"),
+            ("--ttl 0s", "--ttl"),
+            ("--ttl 300000000years", "--ttl"),
             ("--dialect pickle --ttl 1s", "--ttl"),
             ("--dialect pickle --workload e", "--workload e"),
             ("--endpoint tcp://*:1", "--endpoint"),
