@@ -70,9 +70,9 @@ pub struct BenchFlags {
     #[arg(long, value_enum)]
     distribution: Option<Keys>,
 
-    /// Exponent of `zipf` and `latest`
-    #[arg(long, value_name = "NUMBER", default_value_t = THETA)]
-    theta: f64,
+    /// Exponent of `zipf` and `latest`, also where a workload chooses them [default: 0.99]
+    #[arg(long, value_name = "NUMBER")]
+    theta: Option<f64>,
 
     /// Bytes of a value, or a range of them such as 10..1KiB [default: 100, those of a workload 1000]
     #[arg(long, value_name = "SIZE")]
@@ -183,6 +183,9 @@ pub enum BenchFlagsError {
     /// What the pickle dialect can't say.
     #[error("--dialect pickle has get and set only, so {0} can't be used with it")]
     PickleCannot(&'static str),
+    /// An exponent for keys that have none.
+    #[error("--theta needs --distribution zipf or latest, or a workload: other keys come as often as each other")]
+    NoTheta,
     /// Keys too short for their number.
     #[error("--key-size {size} tells {distinct} keys apart, but --keys is {keys}")]
     ShortKeys {
@@ -244,17 +247,21 @@ impl BenchFlags {
     }
 
     fn distribution(&self) -> Result<Distribution, BenchFlagsError> {
-        let theta = positive("--theta", self.theta)?;
+        let theta = positive("--theta", self.theta.unwrap_or(THETA))?;
         if theta > LARGEST_THETA {
             return Err(bounds("--theta", &theta, &0, &LARGEST_THETA));
         }
-        Ok(match (self.distribution, self.workload) {
-            (None, Some(workload)) => workload.distribution(),
+        let distribution = match (self.distribution, self.workload) {
+            (None, Some(workload)) => workload.distribution(theta),
             (None | Some(Keys::Uniform), _) => Distribution::Uniform,
             (Some(Keys::Zipf), _) => Distribution::Zipf(theta),
             (Some(Keys::Latest), _) => Distribution::Latest(theta),
             (Some(Keys::Sequential), _) => Distribution::Sequential,
-        })
+        };
+        match distribution {
+            Distribution::Uniform | Distribution::Sequential if self.theta.is_some() => Err(BenchFlagsError::NoTheta),
+            distribution => Ok(distribution),
+        }
     }
 
     fn expiry(&self) -> Result<Expiry, BenchFlagsError> {
@@ -372,6 +379,8 @@ mod tests {
         let plan = settings("--workload d").expect("is possible").plan;
         assert_eq!((plan.mix, plan.distribution), (Ycsb::D.mix(), Distribution::Latest(THETA)));
         assert_eq!(plan.values, ValueSize::fixed(1000));
+        let plan = settings("--workload d --theta 1.2").expect("is possible").plan;
+        assert_eq!(plan.distribution, Distribution::Latest(1.2));
         let plan = settings("--workload a --value 5 --distribution uniform").expect("is possible").plan;
         assert_eq!((plan.distribution, plan.values), (Distribution::Uniform, ValueSize::fixed(5)));
     }
@@ -391,6 +400,8 @@ mod tests {
             ("--value 2GiB", "--value"),
             ("--theta 0", "--theta"),
             ("--theta 11", "--theta"),
+            ("--theta 1.2", "--theta needs"),
+            ("--theta 1.2 --workload a --distribution uniform", "--theta needs"),
             ("--reads 101", "--reads"),
             ("--reads 50 --workload a", "--workload"),
             ("--rate 0", "--rate"),

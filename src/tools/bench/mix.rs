@@ -2,7 +2,6 @@
 
 use super::keys::Distribution;
 use super::random::Random;
-use super::zipf::THETA;
 
 /// A kind of operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,11 +117,11 @@ impl Ycsb {
         Mix { percent }
     }
 
-    /// Of which keys.
-    pub const fn distribution(self) -> Distribution {
+    /// Of which keys, by Zipf's law with this exponent.
+    pub const fn distribution(self, theta: f64) -> Distribution {
         match self {
-            Ycsb::D => Distribution::Latest(THETA),
-            _ => Distribution::Zipf(THETA),
+            Ycsb::D => Distribution::Latest(theta),
+            _ => Distribution::Zipf(theta),
         }
     }
 
