@@ -196,6 +196,16 @@ pub enum BenchFlagsError {
         /// How many are wanted.
         keys: u64,
     },
+    /// Keys too short for new ones, which would take the places of old ones.
+    #[error("--key-size {size} tells {distinct} keys apart, and --workload {} adds new ones: give --keys half of that", workload.name())]
+    NoRoomForNewKeys {
+        /// Bytes of a key.
+        size: usize,
+        /// How many such keys there are.
+        distinct: u64,
+        /// Who adds some.
+        workload: Ycsb,
+    },
 }
 
 impl BenchFlags {
@@ -214,6 +224,11 @@ impl BenchFlags {
             Some(workload) => workload.mix(),
             None => Mix::of_reads(within("--reads", self.reads.unwrap_or(90), 0, 100)?),
         };
+        if let Some(workload) = self.workload.filter(|_| mix.percent(Operation::Insert) > 0)
+            && keys > shape.distinct() / 2
+        {
+            return Err(BenchFlagsError::NoRoomForNewKeys { size: shape.size(), distinct: shape.distinct(), workload });
+        }
         let commands = within("--commands", self.commands, 1, MOST_COMMANDS)?;
         if commands > 1 && self.dialect != Dialect::Packed {
             return Err(BenchFlagsError::OneCommand(commands));
@@ -379,6 +394,8 @@ mod tests {
         let plan = settings("--workload d").expect("is possible").plan;
         assert_eq!((plan.mix, plan.distribution), (Ycsb::D.mix(), Distribution::Latest(THETA)));
         assert_eq!(plan.values, ValueSize::fixed(1000));
+        let plan = settings("--workload a --keys 1000 --key-size 3").expect("is possible, since A adds none").plan;
+        assert_eq!((plan.mix, plan.distribution), (Ycsb::A.mix(), Distribution::Zipf(THETA)));
         let plan = settings("--workload d --theta 1.2").expect("is possible").plan;
         assert_eq!(plan.distribution, Distribution::Latest(1.2));
         let plan = settings("--workload a --value 5 --distribution uniform").expect("is possible").plan;
@@ -394,6 +411,8 @@ mod tests {
             ("--commands 5000 --dialect packed", "--commands"),
             ("--keys 0", "--keys"),
             ("--keys 1001 --key-size 3", "1000 keys"),
+            ("--workload d --keys 1000 --key-size 3", "--workload d"),
+            ("--workload e --keys 501 --key-size 3", "--workload e"),
             ("--key-size 0", "--key-size"),
             ("--key-size 65KiB", "--key-size"),
             ("--value 2..1", "--value"),

@@ -104,6 +104,18 @@ pub enum Ycsb {
 }
 
 impl Ycsb {
+    /// As flags name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Ycsb::A => "a",
+            Ycsb::B => "b",
+            Ycsb::C => "c",
+            Ycsb::D => "d",
+            Ycsb::E => "e",
+            Ycsb::F => "f",
+        }
+    }
+
     /// What is asked.
     pub const fn mix(self) -> Mix {
         let percent = match self {

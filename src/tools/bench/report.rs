@@ -2,7 +2,7 @@
 
 use super::keys::Distribution;
 use super::load::{Ended, Outcome};
-use super::mix::Operation;
+use super::mix::{Operation, Ycsb};
 use super::session::Settings;
 use super::tally::Figures;
 use crate::command::Expiry;
@@ -136,7 +136,7 @@ impl Report<'_> {
             "server": { "endpoint": settings.address.to_string(), "version": self.version },
             "settings": {
                 "dialect": settings.dialect.name(),
-                "workload": settings.workload.map(|workload| format!("{workload:?}").to_lowercase()),
+                "workload": settings.workload.map(Ycsb::name),
                 "percent": percent,
                 "peers": plan.peers,
                 "in_flight": plan.in_flight,
