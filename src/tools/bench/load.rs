@@ -88,10 +88,13 @@ impl Plan {
         /// Bytes of values in flight.
         const BYTES: usize = 32 << 20;
         let peers = 50;
-        let each = BYTES / peers / (self.values.largest + 64) / self.commands;
+        let each = BYTES / peers / (self.values.largest + 64);
+        // Long values make a message that a load of reads, mostly, would bear, and a server refuses.
+        let commands = self.commands.min(each).max(1);
         Plan {
             peers,
-            in_flight: each.clamp(1, 128),
+            in_flight: (each / commands).clamp(1, 128),
+            commands,
             mix: Mix::SETS,
             distribution: Distribution::Sequential,
             rate: None,
@@ -410,5 +413,21 @@ impl Run<'_> {
             self.tally.record(operation, latency, done, misses, refused);
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storing_every_key_takes_messages_that_a_server_accepts() {
+        let plan = |commands, value| Plan { commands, values: ValueSize::fixed(value), ..Plan::default() };
+        let fill = plan(16, 16 << 20).fill();
+        assert_eq!((fill.commands, fill.in_flight), (1, 1));
+        let fill = plan(4096, 100).fill();
+        assert!(fill.commands > 1000 && fill.commands * fill.values.largest < 1 << 20, "{}", fill.commands);
+        let fill = plan(16, 100).fill();
+        assert_eq!((fill.commands, fill.in_flight), (16, 128));
     }
 }
