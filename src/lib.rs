@@ -37,4 +37,5 @@ pub mod table;
 pub mod log;
 
 mod decimal;
+mod descriptors;
 pub mod mutation;

@@ -41,6 +41,7 @@ mod store;
 mod wake;
 
 use crate::cli::Config;
+use crate::descriptors::raise_limit;
 use crate::engine::Engine;
 use crate::log::budget::Budget;
 use crate::log::{DataDir, Ledger, LogError, LogOptions, Progress, Ready, Recovered, Unread};
@@ -55,7 +56,6 @@ use retry::Retry;
 use router::{Router, RouterError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit, setrlimit};
 use signals::Signals;
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -120,7 +120,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     avoid_pauses();
     let system = |error: io::Error| ServeError::NotStarted(format!("can't start: {error}"));
     let mut bell = Bell { signals: Signals::listen().map_err(system)?, wake: Wake::new().map_err(system)? };
-    raise_descriptor_limit();
+    raise_limit();
 
     // The directory is locked and found usable before a port is bound: a second daemon touches nothing.
     let directory = DataDir::open(&config.data_dir).map_err(ServeError::Refused)?;
@@ -358,14 +358,4 @@ fn stop(mut reception: Reception, mut store: Store, bell: &mut Bell) -> Result<(
     reception.close(left.as_millis() as i32)?;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// A connection takes a descriptor, and the usual soft limit is low for the sake of programs that use
-/// `select`, which this one does not.
-fn raise_descriptor_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!("the limit of descriptors stays as it is: {error}");
-    }
 }

@@ -308,6 +308,17 @@ fn a_pause_at_the_end_of_a_pace_counts_for_all_that_was_due() {
     assert!(fastest >= 100_000.0, "the last one was due 290 ms after the first: {fastest}");
 }
 
+/// A soft limit that a load generator of many peers is above.
+#[test]
+fn descriptors_are_had_for_as_many_peers_as_the_system_allows() {
+    let store = Store::new();
+    let daemon = store.start();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 64; exec \"$@\"", "sh", KVD, "bench", "--endpoint", daemon.endpoint()]);
+    let output = command.args(["--peers", "100", "--requests", "100"]).output().expect("a shell");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr_of(&output));
+}
+
 #[test]
 fn who_speaks_zmtp_is_no_kvd_yet() {
     let (wrong, silent) = (Store::new(), Store::new());

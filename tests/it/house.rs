@@ -13,8 +13,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &["cli", "server", "wire", "command", "mutation", "engine", "table", "log", "tools"]),
     ("main", &["cli", "server", "tools", "log"]),
     ("cli", &["command", "engine", "log", "tools"]),
-    ("server", &["cli", "wire", "command", "mutation", "engine", "table", "log"]),
-    ("tools", &["wire", "command", "mutation", "table", "log"]),
+    ("server", &["cli", "wire", "command", "mutation", "engine", "table", "log", "descriptors"]),
+    ("tools", &["wire", "command", "mutation", "table", "log", "descriptors"]),
     ("wire", &["command", "mutation", "decimal"]),
     ("engine", &["command", "mutation", "table", "decimal"]),
     ("command", &["mutation"]),
@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("log", &["mutation"]),
     ("mutation", &[]),
     ("decimal", &[]),
+    ("descriptors", &[]),
 ];
 
 /// The files that may hold `unsafe`, each with a `SAFETY:` comment.

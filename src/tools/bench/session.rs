@@ -14,6 +14,7 @@ use super::progress::Progress;
 use super::protocol::{Answer, Protocol};
 use super::report::Report;
 use super::zmtp;
+use crate::descriptors::raise_limit;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -145,6 +146,7 @@ fn measure(settings: &Settings) -> Result<Report<'_>, BenchError> {
         signal_hook::flag::register_conditional_shutdown(signal, i32::from(NOT_BEGUN), Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
+    raise_limit();
     let version = wait_until_ready(settings, &stop)?;
     if settings.fill {
         fill(settings, &stop)?;
