@@ -2,7 +2,7 @@
 
 use super::daemon::DEFAULT_BIND;
 use super::endpoint::{Endpoint, Host};
-use crate::command::{Expiry, MAX_KEY};
+use crate::command::{Expiry, MAX_KEY, MAX_PACKED_COMMANDS};
 use crate::tools::bench::address::Address;
 use crate::tools::bench::keys::{Distribution, KeyShape};
 use crate::tools::bench::load::Plan;
@@ -20,8 +20,6 @@ use std::time::Duration;
 const MOST_PEERS: usize = 10_000;
 /// Most `--in-flight`.
 const MOST_IN_FLIGHT: usize = 100_000;
-/// Most `--commands`: what kvd takes in a packed message.
-const MOST_COMMANDS: usize = 4096;
 /// Largest `--theta`; beyond, there is hardly a second key.
 const LARGEST_THETA: f64 = 10.0;
 /// Least and most `--rate`: one in eleven days, and what a clock of nanoseconds tells apart.
@@ -197,7 +195,10 @@ pub enum BenchFlagsError {
         keys: u64,
     },
     /// Keys too short for new ones, which would take the places of old ones.
-    #[error("--key-size {size} tells {distinct} keys apart, and --workload {} adds new ones: give --keys half of that", workload.name())]
+    #[error(
+        "--key-size {size} tells {distinct} keys apart, and --workload {} adds new ones: give --keys half of that",
+        workload.name()
+    )]
     NoRoomForNewKeys {
         /// Bytes of a key.
         size: usize,
@@ -229,7 +230,7 @@ impl BenchFlags {
         {
             return Err(BenchFlagsError::NoRoomForNewKeys { size: shape.size(), distinct: shape.distinct(), workload });
         }
-        let commands = within("--commands", self.commands, 1, MOST_COMMANDS)?;
+        let commands = within("--commands", self.commands, 1, MAX_PACKED_COMMANDS)?;
         if commands > 1 && self.dialect != Dialect::Packed {
             return Err(BenchFlagsError::OneCommand(commands));
         }

@@ -1,10 +1,10 @@
-//! Places to listen, as they are written on the command line.
+//! Places to listen and places to connect to, as they are written on the command line.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// A place to listen.
+/// A place where a daemon listens.
 ///
 /// ```
 /// use kvd::cli::Endpoint;

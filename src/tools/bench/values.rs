@@ -2,11 +2,9 @@
 
 use super::outbox::Payload;
 use super::random::Random;
+use crate::command::LARGEST_MAX_VALUE;
 use std::fmt;
 use std::str::FromStr;
-
-/// Longest value, in bytes: no server can be told to take a longer one.
-pub const LONGEST: usize = 1 << 30;
 
 /// The length of values, in bytes.
 ///
@@ -62,7 +60,7 @@ impl FromStr for ValueSize {
         let size = |text: &str| {
             let size = text.parse::<bytesize::ByteSize>();
             let size = size.map_err(|_| format!("`{text}` is no size: it must be bytes, or such as 1KiB"))?;
-            let size = usize::try_from(size.as_u64()).ok().filter(|&size| size <= LONGEST);
+            let size = usize::try_from(size.as_u64()).ok().filter(|&size| size <= LARGEST_MAX_VALUE);
             size.ok_or_else(|| format!("{text} is over the longest value, 1GiB"))
         };
         let (smallest, largest) = match text.split_once("..") {
