@@ -3,15 +3,16 @@
 //! kvd compacts segments beside its work; Redis forks and writes its file anew. Both overwrite the same few keys over
 //! and over, which is what fills a log, at a rate that both can bear: half of what the slower one reaches.
 
+use crate::compare::{drive, filled};
 use crate::load::Load;
 use crate::options::Options;
-use crate::server::{Fsync, Kind, Server};
+use crate::server::Kind;
 use crate::table::{self, mib, short};
 use hdrhistogram::Histogram;
 use kvd::tools::bench::connection::Connection;
-use kvd::tools::bench::load::{self, Plan};
+use kvd::tools::bench::load::Plan;
 use kvd::tools::bench::protocol::Answer;
-use kvd::tools::bench::tally::{Measured, Until};
+use kvd::tools::bench::tally::Until;
 use kvd::tools::bench::zmtp;
 use std::io;
 use std::path::Path;
@@ -43,7 +44,7 @@ struct Work {
 /// Times both under the same load and prints one row for each, with compaction and without.
 ///
 /// # Errors
-/// A server fails or refuses a request.
+/// A server fails, refuses a request or loses a key.
 pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> {
     let compacts = |kind: &Kind| matches!(kind, Kind::Kvd | Kind::Redis);
     let kinds: Vec<Kind> = kinds.iter().copied().filter(compacts).collect();
@@ -77,38 +78,28 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> 
     Ok(())
 }
 
-/// A server that holds every key.
-fn filled(options: &Options, kind: Kind, directory: &Path) -> io::Result<Server> {
-    let server = Server::start(&options.programs(), kind, &directory.join("data"), Fsync::Always)?;
-    drive(kind, &server, &plan(options).fill())?;
-    Ok(server)
-}
-
 /// What is asked.
 fn plan(options: &Options) -> Plan {
     Plan { keys: options.overwritten_keys(), ..SATURATION.plan(options, Kind::Kvd) }
 }
 
-fn drive(kind: Kind, server: &Server, plan: &Plan) -> io::Result<Measured> {
-    load::run(kind.protocol(), &server.address, plan)?.whole()
-}
-
 /// Requests a second when peers wait for nothing but the server.
 fn saturation(options: &Options, kind: Kind, scratch: &Path) -> io::Result<f64> {
     let directory = tempfile::tempdir_in(scratch)?;
-    let server = filled(options, kind, directory.path())?;
     let until = Until::elapsed(Duration::from_secs_f64(options.seconds()));
-    let measured = drive(kind, &server, &Plan { until, ..plan(options) })?;
+    let plan = Plan { until, ..plan(options) };
+    let server = filled(options, kind, SATURATION, &plan, directory.path())?;
+    let measured = drive(&server, SATURATION, &plan)?;
     server.stop()?;
     Ok(measured.rate())
 }
 
 fn measure(options: &Options, kind: Kind, rate: f64, scratch: &Path) -> io::Result<Figures> {
     let directory = tempfile::tempdir_in(scratch)?;
-    let server = filled(options, kind, directory.path())?;
     let seconds = Duration::from_secs_f64(options.seconds());
     let steady = Plan { rate: Some(rate), in_flight: usize::MAX, until: Until::elapsed(seconds), ..plan(options) };
-    let drive = || Ok::<_, io::Error>(drive(kind, &server, &steady)?.overall().latency);
+    let server = filled(options, kind, SATURATION, &steady, directory.path())?;
+    let drive = || Ok::<_, io::Error>(drive(&server, SATURATION, &steady)?.overall().latency);
     let mut control = server.connect()?;
     let before = work(kind, &mut control)?;
     let idle = drive()?;

@@ -76,26 +76,31 @@ pub fn run(options: &Options, contest: &Contest<'_>, scratch: &Path, results: &m
     Ok(())
 }
 
-/// A server that syncs every write and holds every key that a load may ask for.
+/// A server that syncs every write and holds every key that a plan of this load may ask for.
 ///
 /// # Errors
 /// It can't be started, or refuses a write.
-pub fn filled(options: &Options, kind: Kind, load: Load, directory: &Path) -> io::Result<Server> {
+pub fn filled(options: &Options, kind: Kind, load: Load, plan: &Plan, directory: &Path) -> io::Result<Server> {
     // memcached takes no value of 1 MiB unless it is told.
     let long = kind.base() == Kind::Memcached && load.bytes(options) >= 1 << 19;
     let arguments = if long { vec!["-I".to_owned(), "16m".to_owned()] } else { Vec::new() };
     let directory = directory.join("data");
     let server = Server::start_with(&options.programs(), kind, &directory, Fsync::Always, &arguments)?;
-    load::run(kind.protocol(), &server.address, &Load { commands: 1, ..load }.plan(options, kind).fill())?.whole()?;
+    let single = Plan { commands: 1, ..plan.clone() };
+    load::run(kind.protocol(), &server.address, &single.fill())?.whole()?;
     Ok(server)
 }
 
-/// Puts a server under a load.
+/// Puts a server that holds all keys that are read under a load.
 ///
 /// # Errors
-/// It fails or refuses a request.
+/// It fails, refuses a request or loses a key.
 pub fn drive(server: &Server, load: Load, plan: &Plan) -> io::Result<Measured> {
-    load::run(load.protocol(server.kind), &server.address, plan)?.whole()
+    let measured = load::run(load.protocol(server.kind), &server.address, plan)?.whole()?;
+    match measured.misses() {
+        0 => Ok(measured),
+        lost => Err(io::Error::other(format!("{}: {lost} keys were lost", server.kind.name()))),
+    }
 }
 
 /// Puts a server that holds all keys under a load, after a warm-up. Returns what came of it, and the microseconds of the
@@ -109,9 +114,6 @@ pub fn timed(options: &Options, server: &Server, load: Load, plan: &Plan) -> io:
     let before = server.process.processor_time()?;
     let measured = drive(server, load, &Plan { until: Until::elapsed(seconds), ..plan.clone() })?;
     let spent = server.process.processor_time()?.saturating_sub(before);
-    if measured.misses() > 0 {
-        return Err(io::Error::other(format!("{}: {} keys were lost", server.kind.name(), measured.misses())));
-    }
     let each = microseconds_each(spent, &measured);
     Ok((measured, each))
 }
@@ -122,8 +124,9 @@ fn microseconds_each(time: Duration, measured: &Measured) -> f64 {
 
 fn measure(options: &Options, kind: Kind, load: Load, scratch: &Path, figures: &mut Figures) -> io::Result<()> {
     let directory = tempfile::tempdir_in(scratch)?;
-    let server = filled(options, kind, load, directory.path())?;
-    let (measured, each) = timed(options, &server, load, &load.plan(options, kind))?;
+    let plan = load.plan(options, kind);
+    let server = filled(options, kind, load, &plan, directory.path())?;
+    let (measured, each) = timed(options, &server, load, &plan)?;
     server.stop()?;
     let latency = measured.overall().latency;
     figures.rate.push(measured.rate());

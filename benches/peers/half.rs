@@ -24,7 +24,7 @@ const QUANTILES: [f64; 4] = [0.5, 0.99, 0.999, 1.0];
 /// Saturates every server, then asks all of them at the same rate, round by round, and prints what it took.
 ///
 /// # Errors
-/// A server fails or refuses a request.
+/// A server fails, refuses a request or loses a key.
 pub fn run(options: &Options, kinds: &[Kind], scratch: &Path, results: &mut Results) -> io::Result<()> {
     let mut rows = Vec::new();
     for load in LOADS {
@@ -66,9 +66,9 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path, results: &mut Resu
 
 fn measure(options: &Options, kind: Kind, load: Load, rate: Option<f64>, scratch: &Path) -> io::Result<Measured> {
     let directory = tempfile::tempdir_in(scratch)?;
-    let server = filled(options, kind, load, directory.path())?;
     let seconds = Duration::from_secs_f64(options.seconds());
     let mut plan = Plan { rate, warm_up: seconds / 3, until: Until::elapsed(seconds), ..load.plan(options, kind) };
+    let server = filled(options, kind, load, &plan, directory.path())?;
     if rate.is_some() {
         plan.in_flight = usize::MAX;
     }

@@ -63,7 +63,7 @@ fn measure(
     scratch: &Path,
 ) -> io::Result<(Measured, Option<Measured>)> {
     let directory = tempfile::tempdir_in(scratch)?;
-    let server = filled(options, kind, READER, directory.path())?;
+    let server = filled(options, kind, READER, &READER.plan(options, kind), directory.path())?;
     let seconds = Duration::from_secs_f64(options.seconds());
     let drive =
         |load: Load, time| drive(&server, load, &Plan { until: Until::elapsed(time), ..load.plan(options, kind) });
