@@ -25,8 +25,11 @@ pub const SERVE_BARE: &str = "--serve-bare";
 
 /// How long a server may take to load what is on its disk.
 const LOADS_WITHIN: Duration = Duration::from_secs(600);
-/// How often a server is asked whether it is ready: fine enough to time a start, rare enough not to slow it.
-const POLL: Duration = Duration::from_millis(5);
+/// How often a server is asked whether it is ready: at first finely enough to time a start on nothing, then rarely enough
+/// not to slow a long one.
+const POLLS: [Duration; 2] = [Duration::from_micros(200), Duration::from_millis(5)];
+/// How long that is at first.
+const AT_FIRST: Duration = Duration::from_secs(1);
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -175,7 +178,7 @@ impl Server {
                 (process, Address::from(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
             }
         };
-        wait_for_answer(kind, &address, &mut process, start + LOADS_WITHIN)?;
+        wait_for_answer(kind, &address, &mut process, start)?;
         Ok(Server { kind, address, process, ready_after: start.elapsed() })
     }
 
@@ -258,13 +261,14 @@ fn free_port() -> io::Result<u16> {
 }
 
 /// Asks again and again until a GET is answered with a value or a miss. Servers that still load refuse it.
-fn wait_for_answer(kind: Kind, address: &Address, process: &mut Process, deadline: Instant) -> io::Result<()> {
+fn wait_for_answer(kind: Kind, address: &Address, process: &mut Process, start: Instant) -> io::Result<()> {
     let key = KeyShape::default().key(0);
-    while Instant::now() < deadline {
+    let pause = || std::thread::sleep(POLLS[usize::from(start.elapsed() >= AT_FIRST)]);
+    while start.elapsed() < LOADS_WITHIN {
         let answer = Connection::to_ask(kind.protocol(), address).and_then(|mut peer| {
             loop {
                 match peer.ask(&[b"GET", &key])? {
-                    Answer::Refused(why) if why.starts_with("LOADING") => std::thread::sleep(POLL),
+                    Answer::Refused(why) if why.starts_with("LOADING") => pause(),
                     answer => return Ok(answer),
                 }
             }
@@ -277,7 +281,7 @@ fn wait_for_answer(kind: Kind, address: &Address, process: &mut Process, deadlin
             // Not listening yet. Whether it ever will is for the process to say.
             Err(_) => process.check()?,
         }
-        std::thread::sleep(POLL);
+        pause();
     }
     Err(process.failure("does not get ready"))
 }
