@@ -69,7 +69,8 @@ impl Cache {
             Cache::Kvd => vec!["--max-memory".to_owned(), limit.to_string()],
             Cache::RedisLru => redis("allkeys-lru"),
             Cache::RedisLfu => redis("allkeys-lfu"),
-            Cache::Memcached => vec!["-m".to_owned(), (limit / MIB).to_string()],
+            // One thread has the least memory of its own, and is what the others answer with.
+            Cache::Memcached => ["-t", "1", "-m", &(limit / MIB).to_string()].map(str::to_owned).to_vec(),
         };
         Server::start_with(&options.programs(), self.kind(), directory, Fsync::Never, &arguments)
     }

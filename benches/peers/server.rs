@@ -222,9 +222,8 @@ fn redis(programs: &Programs, directory: &Path, fsync: Fsync, port: u16, log: &P
 
 fn memcached(programs: &Programs, port: u16) -> Command {
     let mut command = Command::new(&programs.memcached);
-    // One thread has the least memory of its own, and is what the others answer with. The limit of memory is beyond
-    // what any load stores. The user matters to root alone, whom it asks for one.
-    command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-t", "1", "-m", "16384", "-u", "root"]);
+    // The limit of memory is beyond what any load stores. The user matters to root alone, whom it asks for one.
+    command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-m", "16384", "-u", "root"]);
     command
 }
 
