@@ -139,13 +139,16 @@ fn measure(options: &Options, kind: Kind, load: Load, scratch: &Path, figures: &
 
 impl Figures {
     fn row(&self, options: &Options, load: Load, kind: Kind, redis: Option<f64>) -> Vec<String> {
+        let bandwidth = median(&self.rate) * load.bytes(options) as f64 / f64::from(1 << 20);
+        // The bare ROUTER answers a GET without a value.
+        let has_values = kind != Kind::Bare || load.reads == 0;
         vec![
             load.to_string(),
             kind.name().to_owned(),
             short(median(&self.rate)),
             least_most(&self.rate),
             ratio(median(&self.rate), redis),
-            format!("{:.0}", median(&self.rate) * load.bytes(options) as f64 / f64::from(1 << 20)),
+            if has_values { format!("{bandwidth:.0}") } else { "–".to_owned() },
             format!("{:.0}", median(&self.p50)),
             format!("{:.0}", median(&self.p99)),
             format!("{:.2}", median(&self.server)),
