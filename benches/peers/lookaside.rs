@@ -15,6 +15,7 @@ use kvd::tools::bench::template::Template;
 use kvd::tools::bench::values::ValueSize;
 use std::collections::VecDeque;
 use std::io;
+use std::time::Instant;
 
 /// Connections.
 const PEERS: usize = 8;
@@ -77,10 +78,13 @@ pub fn run(
     for peer in 0..PEERS {
         run.send(peer, trace)?;
     }
-    let mut ready = Vec::new();
+    let (mut ready, mut heard) = (Vec::new(), Instant::now());
     while run.asked.iter().any(|asked| !asked.is_empty()) {
-        run.pool.wait(PATIENCE, &mut ready)?;
-        if ready.is_empty() {
+        run.pool.wait(PATIENCE.saturating_sub(heard.elapsed()), &mut ready)?;
+        // A signal ends the wait as well.
+        if !ready.is_empty() {
+            heard = Instant::now();
+        } else if heard.elapsed() >= PATIENCE {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the server went silent"));
         }
         for ready in &ready {
