@@ -86,8 +86,8 @@ fn plan(options: &Options) -> Plan {
 /// Requests a second when peers wait for nothing but the server.
 fn saturation(options: &Options, kind: Kind, scratch: &Path) -> io::Result<f64> {
     let directory = tempfile::tempdir_in(scratch)?;
-    let until = Until::elapsed(Duration::from_secs_f64(options.seconds()));
-    let plan = Plan { until, ..plan(options) };
+    let seconds = Duration::from_secs_f64(options.seconds());
+    let plan = Plan { warm_up: seconds / 3, until: Until::elapsed(seconds), ..plan(options) };
     let server = filled(options, kind, SATURATION, &plan, directory.path())?;
     let measured = drive(&server, SATURATION, &plan)?;
     server.stop()?;
@@ -99,15 +99,17 @@ fn measure(options: &Options, kind: Kind, rate: f64, scratch: &Path) -> io::Resu
     let seconds = Duration::from_secs_f64(options.seconds());
     let steady = Plan { rate: Some(rate), in_flight: usize::MAX, until: Until::elapsed(seconds), ..plan(options) };
     let server = filled(options, kind, SATURATION, &steady, directory.path())?;
-    let drive = || Ok::<_, io::Error>(drive(&server, SATURATION, &steady)?.overall().latency);
+    let latency = || Ok::<_, io::Error>(drive(&server, SATURATION, &steady)?.overall().latency);
     let mut control = server.connect()?;
+    // A warm-up of its own, whose compactions are none of those that are told.
+    drive(&server, SATURATION, &Plan { until: Until::elapsed(seconds / 3), ..steady.clone() })?;
     let before = work(kind, &mut control)?;
-    let idle = drive()?;
+    let idle = latency()?;
     let between = work(kind, &mut control)?;
     let stop = AtomicBool::new(false);
     let (running, started) = thread::scope(|scope| {
         let asking = scope.spawn(|| keep_compacting(kind, &mut control, &stop));
-        let running = drive();
+        let running = latency();
         stop.store(true, Ordering::Relaxed);
         let started = asking.join().expect("the thread that asks for compaction does not panic");
         Ok::<_, io::Error>((running?, started?))
