@@ -12,8 +12,9 @@ use crate::table;
 use hdrhistogram::Histogram;
 use kvd::command::Expiry;
 use kvd::tools::bench::connection::Connection;
-use kvd::tools::bench::load::{self, Ended, Plan, Tick};
+use kvd::tools::bench::load::{self, Plan, Tick, Wish};
 use kvd::tools::bench::outbox::Payload;
+use kvd::tools::bench::protocol::Answer;
 use kvd::tools::bench::tally::Until;
 use kvd::tools::bench::zmtp;
 use serde_json::json;
@@ -164,14 +165,11 @@ impl Course<'_> {
                 done.store(true, Ordering::Relaxed);
                 result.map(|()| start.elapsed())
             });
-            let mut goes_on = |_: Tick| !done.load(Ordering::Relaxed);
-            let outcome = load::watched(kind.protocol(), address, &reader, &mut goes_on);
+            let mut wish = |_: Tick| if done.load(Ordering::Relaxed) { Wish::Finish } else { Wish::GoOn };
+            let outcome = load::watched(kind.protocol(), address, &reader, &mut wish);
             (work.join().expect("the thread that causes the event does not panic"), outcome)
         });
-        let (lasted, mut outcome) = (lasted?, outcome?);
-        if let Ended::Interrupted = outcome.ended {
-            outcome.ended = Ended::Complete;
-        }
+        let (lasted, outcome) = (lasted?, outcome?);
         if event == Event::Growth {
             self.filled_in = lasted;
         }
@@ -185,7 +183,7 @@ impl Course<'_> {
                 self.fill(0, Expiry::Never)?;
                 self.fill(UPPER_HALF, Expiry::Never)?;
             }
-            Event::FlushPrefix => _ = self.control()?.ask(&[b"FLUSH", b"PREFIX", LOWER_PREFIX])?,
+            Event::FlushPrefix => self.granted(&[b"FLUSH", b"PREFIX", LOWER_PREFIX])?,
             Event::Flush => self.flush()?,
             Event::Expiry => {
                 let left = |until: SystemTime| until.duration_since(SystemTime::now()).unwrap_or_default();
@@ -230,7 +228,15 @@ impl Course<'_> {
             Kind::Memcached => b"flush_all",
             _ => b"FLUSH",
         };
-        self.control()?.ask(&[verb]).map(drop)
+        self.granted(&[verb])
+    }
+
+    /// Asks for something that may not be refused.
+    fn granted(&self, arguments: &[&[u8]]) -> io::Result<()> {
+        match self.control()?.ask(arguments)? {
+            Answer::Ok => Ok(()),
+            answer => Err(io::Error::other(format!("{}: no flush: {answer:?}", self.server.kind.name()))),
+        }
     }
 
     /// Whether there are keys. memcached does not say.

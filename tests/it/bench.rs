@@ -1,6 +1,10 @@
 //! `kvd bench` against a real daemon: what it asks is what the daemon counts, and whatever goes wrong is told.
 
 use crate::daemon::{Daemon, KVD, Store, eventually};
+use kvd::tools::bench::address::Address;
+use kvd::tools::bench::frames::Frames;
+use kvd::tools::bench::load::{self, Ended, Plan, Wish};
+use kvd::tools::bench::tally::Until;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
@@ -306,6 +310,24 @@ fn a_pause_at_the_end_of_a_pace_counts_for_all_that_was_due() {
     assert_eq!((count(&figures, "get", "count"), &figures["never_asked"]), (30, &0.into()), "one each 10 ms");
     let fastest = figures["operations"]["get"]["latency_us"]["min"].as_f64().expect("a time");
     assert!(fastest >= 100_000.0, "the last one was due 290 ms after the first: {fastest}");
+}
+
+/// Whoever watches a load may end it, as its plan would have: what was asked is waited for, and counts.
+#[test]
+fn who_is_told_to_finish_drops_nothing() {
+    let store = Store::new();
+    let daemon = store.start();
+    let address = Address::Tcp(daemon.endpoint().trim_start_matches("tcp://").to_owned());
+    let until = Until::elapsed(Duration::from_secs(3600));
+    let plan = Plan { peers: 4, in_flight: usize::MAX, rate: Some(20_000.0), until, ..Plan::default() };
+    let outcome = load::watched(&Frames, &address, &plan, &mut |_| Wish::Finish).expect("a connection");
+    assert!(matches!(outcome.ended, Ended::Complete), "{:?}", outcome.ended);
+    let measured = outcome.whole().expect("all that was due is asked and answered");
+    assert_eq!(counted(&daemon, ["commands_get"]), [measured.count()]);
+
+    let closed = Plan { in_flight: 16, rate: None, ..plan };
+    let outcome = load::watched(&Frames, &address, &closed, &mut |_| Wish::Finish).expect("a connection");
+    assert!(matches!(outcome.ended, Ended::Complete), "{:?}", outcome.ended);
 }
 
 /// A soft limit that a load generator of many peers is above.

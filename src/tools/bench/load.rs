@@ -151,6 +151,17 @@ impl Outcome {
     }
 }
 
+/// What whoever watches a load wants of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// It is to go on.
+    GoOn,
+    /// It is to ask nothing more, and to wait for what it has asked: its end has come, as if the plan had said so.
+    Finish,
+    /// It is to end at once.
+    Stop,
+}
+
 /// How far a load is.
 #[derive(Clone, Copy, Debug)]
 pub struct Tick {
@@ -165,10 +176,10 @@ pub struct Tick {
 /// # Errors
 /// A connection can't be opened. What goes wrong later is part of the [`Outcome`].
 pub fn run(protocol: &'static dyn Protocol, address: &Address, plan: &Plan) -> io::Result<Outcome> {
-    watched(protocol, address, plan, &mut |_| true)
+    watched(protocol, address, plan, &mut |_| Wish::GoOn)
 }
 
-/// The same, and tells `watch` now and then how far it is. The load ends early once that returns false.
+/// The same, and tells `watch` now and then how far it is.
 ///
 /// # Errors
 /// As [`run`].
@@ -176,7 +187,7 @@ pub fn watched(
     protocol: &'static dyn Protocol,
     address: &Address,
     plan: &Plan,
-    watch: &mut dyn FnMut(Tick) -> bool,
+    watch: &mut dyn FnMut(Tick) -> Wish,
 ) -> io::Result<Outcome> {
     let payload = plan.values.payload();
     let pool = Pool::open(protocol, address, plan.peers, &payload, plan.patience)?;
@@ -226,7 +237,7 @@ struct Run<'p> {
 }
 
 impl Run<'_> {
-    fn finish(&mut self, watch: &mut dyn FnMut(Tick) -> bool) -> io::Result<Ended> {
+    fn finish(&mut self, watch: &mut dyn FnMut(Tick) -> Wish) -> io::Result<Ended> {
         let (mut ready, mut ticked) = (Vec::new(), self.start);
         for i in 0..self.peers.len() {
             self.send(i)?;
@@ -251,8 +262,10 @@ impl Run<'_> {
             let now = Instant::now();
             if now - ticked >= TICK {
                 ticked = now;
-                if !watch(Tick { elapsed: now - self.start, count: self.tally.so_far() }) {
-                    return Ok(Ended::Interrupted);
+                match watch(Tick { elapsed: now - self.start, count: self.tally.so_far() }) {
+                    Wish::GoOn => {}
+                    Wish::Finish => self.ask_no_more(now),
+                    Wish::Stop => return Ok(Ended::Interrupted),
                 }
                 self.tally.at(now);
                 let silent = self.peers.iter().filter(|peer| peer.is_silent(now, self.plan.patience)).count();
@@ -260,6 +273,14 @@ impl Run<'_> {
                     return Ok(Ended::Silent(silent));
                 }
             }
+        }
+    }
+
+    /// Where there is a schedule, what is due before `now` is still asked.
+    fn ask_no_more(&mut self, now: Instant) {
+        match &mut self.schedule {
+            Some(schedule) => schedule.end_by(now - self.start),
+            None => self.tally.expire(now),
         }
     }
 

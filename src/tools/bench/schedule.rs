@@ -45,6 +45,11 @@ impl Schedule {
         Some(next)
     }
 
+    /// Leaves out the moments from `end` on.
+    pub fn end_by(&mut self, end: Duration) {
+        self.end = self.end.min(end);
+    }
+
     /// How many moments there are from `from` to just before `to` that have not been taken.
     pub fn left(&self, from: Duration, to: Duration) -> u64 {
         self.before(to.min(self.end)).saturating_sub(self.before(from).max(self.taken))

@@ -5,7 +5,7 @@
 use super::address::Address;
 use super::connection::Connection;
 use super::frames::Frames;
-use super::load::{self, Ended, Outcome, Plan};
+use super::load::{self, Ended, Outcome, Plan, Wish};
 use super::mix::Ycsb;
 use super::outbox::Payload;
 use super::packed::Packed;
@@ -211,7 +211,7 @@ fn fill(settings: &Settings, stop: &AtomicBool) -> Result<(), BenchError> {
 fn drive(settings: &Settings, plan: &Plan, stop: &AtomicBool, progress: &mut Progress) -> Result<Outcome, BenchError> {
     let mut watch = |tick| {
         progress.tick(tick);
-        !stop.load(Ordering::Relaxed)
+        if stop.load(Ordering::Relaxed) { Wish::Stop } else { Wish::GoOn }
     };
     load::watched(settings.dialect.protocol(), &settings.address, plan, &mut watch)
         .map_err(|error| whose_fault(&settings.address, error))

@@ -148,10 +148,15 @@ impl Tally {
             self.processor = thread_time();
         }
         if self.phase == Phase::Counting && self.ends.is_some_and(|end| now >= end) {
-            self.expired = true;
-            if self.by_time {
-                self.close(now);
-            }
+            self.expire(now);
+        }
+    }
+
+    /// Nothing is asked from here on.
+    pub fn expire(&mut self, now: Instant) {
+        self.expired = true;
+        if self.by_time {
+            self.close(now);
         }
     }
 
