@@ -9,6 +9,7 @@ use crate::server::{Kind, Programs};
 use clap::Parser;
 use kvd::tools::bench::values::ValueSize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// kvd, Redis and a bare ROUTER of libzmq under the same load.
 #[derive(Debug, Parser)]
@@ -95,6 +96,11 @@ impl Options {
     /// Keys of --pauses.
     pub fn pause_keys(&self) -> u64 {
         self.keys.unwrap_or(if self.smoke { 20_000 } else { 10_000_000 })
+    }
+
+    /// How long --pauses goes on watching once a FLUSH is answered.
+    pub fn aftermath(&self) -> Duration {
+        Duration::from_millis(if self.smoke { 150 } else { 3_000 })
     }
 
     /// The loads to run: all but the ones that say nothing new, since the full product takes hours.

@@ -2,8 +2,9 @@
 //! second, and while millions are flushed.
 //!
 //! The reader asks at a fixed rate on a connection of its own, whether or not earlier GETs are answered, so a server
-//! that stands still is charged for every GET that should have been answered meanwhile. Servers sync every second:
-//! what is looked for is work that holds up the thread that answers, not the disk.
+//! that stands still is charged for every GET that should have been answered meanwhile. It goes on for a while after a
+//! FLUSH is answered, since that need not be when its work is done. Servers sync every second: what is looked for is work
+//! that holds up the thread that answers, not the disk.
 
 use crate::options::Options;
 use crate::results::Results;
@@ -162,8 +163,12 @@ impl Course<'_> {
             let work = scope.spawn(|| {
                 let start = Instant::now();
                 let result = self.cause(event, deadline);
+                let lasted = start.elapsed();
+                if matches!(event, Event::FlushPrefix | Event::Flush) {
+                    thread::sleep(self.options.aftermath());
+                }
                 done.store(true, Ordering::Relaxed);
-                result.map(|()| start.elapsed())
+                result.map(|()| lasted)
             });
             let mut wish = |_: Tick| if done.load(Ordering::Relaxed) { Wish::Finish } else { Wish::GoOn };
             let outcome = load::watched(kind.protocol(), address, &reader, &mut wish);
