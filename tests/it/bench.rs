@@ -32,11 +32,8 @@ fn count(figures: &Value, operation: &str, what: &str) -> u64 {
 
 /// What the daemon counted of these commands.
 fn counted<const N: usize>(daemon: &Daemon, names: [&str; N]) -> [u64; N] {
-    let stats = daemon.client().call(&[b"STATS"]);
-    names.map(|name| {
-        let at = stats.iter().position(|frame| frame == name.as_bytes()).expect("a name of STATS");
-        String::from_utf8_lossy(&stats[at + 1]).parse().expect("a number")
-    })
+    let client = daemon.client();
+    names.map(|name| client.figure(name))
 }
 
 fn stderr_of(output: &Output) -> String {

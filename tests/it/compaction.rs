@@ -9,13 +9,6 @@ const SEGMENT: u64 = 256 << 10;
 const KEYS: usize = 200;
 const VALUE: usize = 1024;
 
-/// A figure of STATS.
-pub fn figure(client: &Client, name: &str) -> u64 {
-    let stats = client.call(&[b"STATS"]);
-    let at = stats.iter().position(|word| word == name.as_bytes()).unwrap_or_else(|| panic!("STATS has no {name}"));
-    String::from_utf8_lossy(&stats[at + 1]).parse().expect("a number")
-}
-
 /// Bytes that the files of a directory take on the disk, those sized ahead and temporary ones included.
 fn allocated(directory: &Path) -> u64 {
     let entries = std::fs::read_dir(directory).expect("a directory");
@@ -65,8 +58,8 @@ fn the_directory_stays_within_its_bound_while_everything_is_overwritten() {
     overwrite(&daemon.dealer(), &mut random, &mut rounds, 40_000, || most = most.max(allocated(&store.path())));
     assert!(most <= 2 * live + 4 * SEGMENT, "{most} bytes on disk, {live} of them live");
     let client = daemon.client();
-    assert!(figure(&client, "compactions") > 50);
-    assert!(figure(&client, "log_live_bytes") <= live);
+    assert!(client.figure("compactions") > 50);
+    assert!(client.figure("log_live_bytes") <= live);
     assert_holds(&daemon, &rounds);
     daemon.kill();
     assert_holds(&launch.start(), &rounds);
@@ -87,8 +80,8 @@ fn kills_in_the_middle_of_compactions_lose_nothing() {
         overwrites += times / 100 * 100;
         let client = daemon.client();
         client.say("COMPACT");
-        compactions += figure(&client, "compactions");
-        in_the_middle += figure(&client, "compacting");
+        compactions += client.figure("compactions");
+        in_the_middle += client.figure("compacting");
         daemon.kill();
     }
     println!("{kills} kills, {in_the_middle} while compacting; {compactions} compactions, {overwrites} overwrites");
@@ -115,13 +108,13 @@ fn a_full_run_leaves_little_but_what_counts() {
         assert_eq!(client.recv()[0], b"OK");
     }
     let asked = daemon.client();
-    let sealed = figure(&asked, "log_active_segment") - 1;
+    let sealed = asked.figure("log_active_segment") - 1;
     assert!(sealed > 8, "{sealed} segments");
     assert_eq!(asked.say("COMPACT"), "OK");
     // What counts, the header of each file that is left, and the active segment, which is never compacted.
-    let most = figure(&asked, "log_live_bytes") + 3 * SEGMENT;
-    eventually("the log is small", || figure(&asked, "compacting") == 0 && figure(&asked, "log_bytes") < most);
-    assert!(figure(&asked, "compaction_bytes_reclaimed") > 0);
+    let most = asked.figure("log_live_bytes") + 3 * SEGMENT;
+    eventually("the log is small", || asked.figure("compacting") == 0 && asked.figure("log_bytes") < most);
+    assert!(asked.figure("compaction_bytes_reclaimed") > 0);
     daemon.kill();
     let daemon = store.launch().segment_size("256KiB").start();
     assert_eq!(daemon.client().say("EXISTS k0 k1000 k1899"), "OK 0");
@@ -176,7 +169,7 @@ fn damage_that_compaction_finds_is_told_and_nothing_is_removed() {
         assert_eq!(client.say(&format!("DEL {key}")), "OK 1");
     }
     client.say("COMPACT");
-    eventually("the damage is found", || figure(&client, "compactions_given_up") > 0);
+    eventually("the damage is found", || client.figure("compactions_given_up") > 0);
     eventually("it is told", || daemon.stderr().contains("is damaged at offset"));
     assert!(std::fs::read(&victim).expect("still there") == bytes);
     assert_eq!(client.call(&[b"GET", b"k1"])[1], value(1, 1), "memory has it");

@@ -408,6 +408,13 @@ impl Client {
         self.hear()
     }
 
+    /// A figure of STATS.
+    pub fn figure(&self, name: &str) -> u64 {
+        let stats = self.call(&[b"STATS"]);
+        let at = stats.iter().position(|word| word == name.as_bytes()).unwrap_or_else(|| panic!("STATS has no {name}"));
+        String::from_utf8_lossy(&stats[at + 1]).parse().expect("a number")
+    }
+
     pub fn send_words(&self, request: &str) {
         self.send(&request.split(' ').collect::<Vec<_>>());
     }

@@ -1,6 +1,5 @@
 //! The limit of memory: what goes, what stays, what a restart brings back.
 
-use crate::compaction::figure;
 use crate::daemon::{Client, Launch, Store, words};
 use std::collections::BTreeSet;
 
@@ -53,12 +52,12 @@ fn memory_stays_within_its_limit_and_a_restart_brings_back_what_there_was() {
         for _ in 0..200 {
             client.recv();
         }
-        assert!(figure(&client, "memory_bytes") <= LIMIT, "after {start} keys");
+        assert!(client.figure("memory_bytes") <= LIMIT, "after {start} keys");
     }
-    assert!(figure(&client, "evicted_keys") > 80_000);
+    assert!(client.figure("evicted_keys") > 80_000);
     let before = keys(&client);
     assert!(before.len() > 80_000, "{} keys fit", before.len());
-    assert!(figure(&client, "memory_bytes") > LIMIT / 10 * 9, "the limit is used");
+    assert!(client.figure("memory_bytes") > LIMIT / 10 * 9, "the limit is used");
     let stayed = (0..200).filter(|key| before.contains(format!("key{key:08}").as_bytes())).count();
     assert!(stayed > 190, "{stayed} of the 200 keys that were read all the time are left");
     daemon.kill();
@@ -66,7 +65,7 @@ fn memory_stays_within_its_limit_and_a_restart_brings_back_what_there_was() {
     let after = keys(&daemon.client());
     assert!(after == before, "{} keys before, {} after", before.len(), after.len());
     fill(&daemon.dealer(), 200_000..210_000);
-    assert!(figure(&daemon.client(), "memory_bytes") <= LIMIT);
+    assert!(daemon.client().figure("memory_bytes") <= LIMIT);
 }
 
 #[test]
@@ -88,7 +87,7 @@ fn without_eviction_a_full_memory_refuses_and_a_removal_makes_room() {
     assert_eq!(client.say("EXISTS key0"), "OK 1", "reads go on");
     assert_eq!(client.say("DEL key0 key1"), "OK 2");
     assert!(client.call(&[b"SET", b"key0", &[b'v'; 10_000]])[0] == b"OK");
-    assert_eq!(figure(&client, "evicted_keys"), 0);
+    assert_eq!(client.figure("evicted_keys"), 0);
 }
 
 #[test]
@@ -112,8 +111,8 @@ fn a_start_with_a_lower_limit_evicts_and_says_so() {
     let client = daemon.client();
     // And somewhat below, where eviction ends, with nothing more on its way.
     crate::daemon::eventually("memory is within the limit", || {
-        let settled = figure(&client, "next_version") == figure(&client, "durable_version") + 1;
-        settled && figure(&client, "memory_bytes") <= LIMIT / 32 * 31
+        let settled = client.figure("next_version") == client.figure("durable_version") + 1;
+        settled && client.figure("memory_bytes") <= LIMIT / 32 * 31
     });
     assert!(daemon.stderr().contains("--max-memory"), "{}", daemon.stderr());
     let left = keys(&client);

@@ -74,23 +74,16 @@ fn what_was_compacted_rests_on_what_was_synced() {
                 assert_eq!(client.call(&[b"SET", format!("k{key}").as_bytes(), &value(key, round)])[0], b"OK");
             }
         }
-        let newest = figure(&client, "next_version") - 1;
+        let newest = client.figure("next_version") - 1;
         assert_eq!(client.say("COMPACT"), "OK");
         let until = Instant::now() + Duration::from_secs(60);
-        while figure(&client, "compactions") == 0 || figure(&client, "compacting") > 0 {
+        while client.figure("compactions") == 0 || client.figure("compacting") > 0 {
             assert!(Instant::now() < until, "{mode}: a compaction in time");
         }
-        assert!(figure(&client, "durable_version") >= newest, "{mode}: the log was synced for it");
+        assert!(client.figure("durable_version") >= newest, "{mode}: the log was synced for it");
         daemon.kill();
         assert_holds(&launch.start().client(), 2);
     }
-}
-
-/// One figure of STATS.
-fn figure(client: &Client, name: &str) -> u64 {
-    let stats = client.call(&[b"STATS"]);
-    let at = stats.iter().position(|word| word == name.as_bytes()).expect("a figure of that name");
-    String::from_utf8_lossy(&stats[at + 1]).parse().expect("a number")
 }
 
 #[test]
