@@ -7,13 +7,13 @@ use crate::compare::{drive, filled};
 use crate::load::Load;
 use crate::options::Options;
 use crate::server::Kind;
+use crate::stats::Stats;
 use crate::table::{self, mib, short};
 use hdrhistogram::Histogram;
 use kvd::tools::bench::connection::Connection;
 use kvd::tools::bench::load::Plan;
 use kvd::tools::bench::protocol::Answer;
 use kvd::tools::bench::tally::Until;
-use kvd::tools::bench::zmtp;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -143,14 +143,8 @@ fn work(kind: Kind, control: &mut Connection) -> io::Result<Work> {
     if kind != Kind::Kvd {
         return Ok(Work::default());
     }
-    let reply = control.ask_in_full(&[b"STATS"])?;
-    let frames = zmtp::frames(&reply);
-    let figure = |name: &str| {
-        let at = frames.iter().position(|frame| *frame == name.as_bytes());
-        let value = at.and_then(|at| str::from_utf8(frames.get(at + 1)?).ok()?.parse::<u64>().ok());
-        value.ok_or_else(|| io::Error::other(format!("kvd's STATS do not tell {name}")))
-    };
-    Ok(Work { runs: figure("compactions")?, copied: Some(figure("compaction_bytes_copied")?) })
+    let stats = Stats::ask(control)?;
+    Ok(Work { runs: stats.count("compactions")?, copied: Some(stats.count("compaction_bytes_copied")?) })
 }
 
 impl Work {

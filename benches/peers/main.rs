@@ -39,6 +39,7 @@ mod scale;
 mod sections;
 mod server;
 mod start;
+mod stats;
 mod table;
 mod trace;
 

@@ -9,6 +9,7 @@
 use crate::options::Options;
 use crate::results::Results;
 use crate::server::{Fsync, Kind, Server};
+use crate::stats::Stats;
 use crate::table;
 use hdrhistogram::Histogram;
 use kvd::command::Expiry;
@@ -258,10 +259,7 @@ impl Course<'_> {
         if self.server.kind.base() != Kind::Kvd {
             return Ok(Vec::new());
         }
-        let reply = self.control()?.ask_in_full(&[b"STATS"])?;
-        let words: Vec<_> = zmtp::frames(&reply).into_iter().map(String::from_utf8_lossy).skip(2).collect();
-        let pairs = words.chunks_exact(2).map(|pair| (pair[0].clone().into_owned(), pair[1].clone().into_owned()));
-        Ok(pairs.filter(|(name, _)| name.contains("longest")).collect())
+        Ok(Stats::ask(&mut self.control()?)?.named("longest"))
     }
 }
 
