@@ -3,6 +3,9 @@
 //!
 //! `cargo bench --bench amplification`
 
+#[path = "../cargo_bench/mod.rs"]
+mod cargo_bench;
+
 use kvd::log::victims::{Appetite, choose};
 use kvd::log::{Ledger, Tally};
 
@@ -97,6 +100,9 @@ fn amplification(share: f64, overwrites: Overwrites) -> f64 {
 }
 
 fn main() {
+    if !cargo_bench::runs_this("amplification") {
+        return;
+    }
     println!("| live data | uniform | 90 % of overwrites to 10 % of the keys |");
     println!("|---:|---:|---:|");
     for percent in [50, 67, 70, 80, 90] {

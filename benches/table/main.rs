@@ -6,6 +6,9 @@
 
 #![allow(clippy::cast_precision_loss)]
 
+#[path = "../cargo_bench/mod.rs"]
+mod cargo_bench;
+
 use kvd::mutation::{Key, Value};
 use kvd::table::{Entry, Table};
 use rustix::time::{ClockId, clock_gettime};
@@ -24,6 +27,9 @@ type Part = (&'static str, fn());
 const PARTS: [Part; 4] = [("memory", memory), ("growth", growth), ("flush", flush), ("expiry", expiry)];
 
 fn main() {
+    if !cargo_bench::runs_this("table") {
+        return;
+    }
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let parts = PARTS.iter().filter(|(name, _)| asked.is_empty() || asked.iter().any(|asked| asked == name));
     let parts: Vec<&Part> = parts.collect();
@@ -33,7 +39,10 @@ fn main() {
     }
     for (name, _) in parts {
         let this = std::env::current_exe().expect("this program");
-        assert!(Command::new(this).arg(name).status().expect("this program runs").success(), "{name} failed");
+        assert!(
+            Command::new(this).args([name, "--bench"]).status().expect("this program runs").success(),
+            "{name} failed"
+        );
     }
 }
 
