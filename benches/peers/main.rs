@@ -76,6 +76,7 @@ fn run(options: &Options) -> io::Result<()> {
         println!("run it with: cargo bench --bench peers");
         return Ok(());
     }
+    process::end_together()?;
     let mut servers = options.servers();
     if options.smoke() {
         servers.retain(|server| options.programs().has(*server));

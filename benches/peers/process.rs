@@ -2,15 +2,47 @@
 //!
 //! Knows nothing of what the process serves. Only a process that was started here is ever signalled.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a server may take to stop; it may have much to sync.
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Processes that have not been waited for, by number. A descriptor means the process even when its number is another's.
+static RUNNING: Mutex<Vec<(u32, OwnedFd)>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<(u32, OwnedFd)>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From here on a signal that ends this program kills what it has started first.
+///
+/// # Errors
+/// The system refuses.
+pub fn end_together() -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            // Held to the end, so that nothing is started meanwhile.
+            let running = running();
+            for (_, process) in running.iter() {
+                // It fails if the process has ended, which is as well.
+                let _ = pidfd_send_signal(process, Signal::KILL);
+            }
+            let _ = emulate_default_handler(signal);
+        }
+    });
+    Ok(())
+}
 
 /// A running process, killed when dropped.
 pub struct Process {
@@ -37,9 +69,16 @@ impl Process {
     /// # Errors
     /// There is no such program, or `log` can't be made.
     pub fn start(name: &'static str, command: &mut Command, log: PathBuf) -> io::Result<Process> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log)?).spawn();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log)?);
+        let mut running = running();
+        let child = command.spawn();
         let child = child.map_err(|error| io::Error::new(error.kind(), format!("{name} does not start: {error}")))?;
-        Ok(Process { child, name, log })
+        let process = Process { child, name, log };
+        let opened = process.pid().and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?));
+        let known = opened.map(|descriptor| running.push((process.child.id(), descriptor)));
+        // Before the process may be dropped, which asks for it.
+        drop(running);
+        known.map(|()| process)
     }
 
     /// Its standard output; once.
@@ -114,6 +153,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        running().retain(|(number, _)| *number != self.child.id());
         // Both fail if it has ended already, which is as well.
         let _ = self.child.kill();
         let _ = self.child.wait();
