@@ -1,6 +1,6 @@
 //! The least that a ROUTER can do: receive a message, answer OK, keep nothing.
 //!
-//! It is the ceiling for any server on libzmq, and the proof that a row measures its server rather than the
+//! It is about the most that any server on libzmq can reach, and the proof that a row measures its server rather than the
 //! generator. It runs as a process of its own, as the servers that it stands beside do.
 
 use std::io::{self, Write};

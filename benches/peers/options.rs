@@ -46,7 +46,8 @@ pub struct Options {
     /// Bytes of a value
     #[arg(long, default_value_t = 100)]
     value: usize,
-    /// A file to put the figures into, as JSON; sections that are not measured now stay in it
+    /// A file to put the figures into, as JSON; sections that are not measured now stay in it. --reads, --replay,
+    /// --compaction, --memory and --hit-ratio put none there
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
     /// The kvd to run instead of the one just built

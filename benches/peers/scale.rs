@@ -57,8 +57,15 @@ pub fn run(options: &Options, kinds: &[Kind], scratch: &Path, results: &mut Resu
         }
         server.stop()?;
     }
-    let header =
-        ["keys", "server", "B a key beyond it and value", "GET/s", "server CPU µs each", "SET/s", "server CPU µs each"];
+    let header = [
+        "keys",
+        "server",
+        "bytes a key beyond key and value",
+        "GET/s",
+        "server CPU µs each",
+        "SET/s",
+        "server CPU µs each",
+    ];
     table::print("Rates by the number of keys", 2, &header, &rows);
     Ok(())
 }

@@ -112,7 +112,7 @@ pub struct BenchFlags {
     #[arg(long, value_name = "N", default_value_t = 10.0)]
     timeout: f64,
 
-    /// Another number makes other keys and another order
+    /// Another number makes other choices of keys
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 

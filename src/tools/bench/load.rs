@@ -54,7 +54,7 @@ pub struct Plan {
     pub until: Until,
     /// How long a peer may wait for a reply before the server is taken for dead.
     pub patience: Duration,
-    /// Another seed asks for other keys.
+    /// Another seed makes other choices of keys.
     pub seed: u64,
 }
 
