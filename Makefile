@@ -10,6 +10,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What is compared with kvd, by its packages, and what runs the comparison.
 BENCH_PACKAGES := redis-server memcached python3-venv
 RESULTS := docs/benchmarks
+TABLES := $(RESULTS)/tables.md
 # How often everything is measured, and for how many seconds each time.
 ROUNDS ?= 3
 SECONDS_EACH ?= 1
@@ -64,13 +65,14 @@ fuzz: ## Run each fuzz target for SECONDS_PER_TARGET seconds (30).
 
 bench-peers: setup setup-bench ## Compare kvd with Redis, memcached and a bare ROUTER: tables and plots in docs/benchmarks.
 	@mkdir -p $(RESULTS)
-	@: > $(RESULTS)/tables.md
-	$(PEERS) --loads $(MEASURED) --servers kvd,kvd-second,redis,redis-second,memcached,bare | tee -a $(RESULTS)/tables.md
-	$(PEERS) --sizes $(MEASURED) --servers kvd,redis,memcached | tee -a $(RESULTS)/tables.md
-	$(PEERS) --packed $(MEASURED) --servers kvd,redis | tee -a $(RESULTS)/tables.md
-	$(PEERS) --half --start $(MEASURED) --servers kvd,redis,memcached | tee -a $(RESULTS)/tables.md
-	$(PEERS) --reads --replay --compaction --rounds $(ROUNDS) --seconds 2 --servers kvd,redis | tee -a $(RESULTS)/tables.md
-	$(PEERS) --pauses --scale --seconds 2 --rounds 1 --servers kvd,redis,memcached | tee -a $(RESULTS)/tables.md
+	@printf '%s\n' '# Tables of make bench-peers' '' 'What they mean: [benchmarks.md](../benchmarks.md).' > $(TABLES).new
+	$(PEERS) --loads $(MEASURED) --servers kvd,kvd-second,redis,redis-second,memcached,bare | tee -a $(TABLES).new
+	$(PEERS) --sizes $(MEASURED) --servers kvd,redis,memcached | tee -a $(TABLES).new
+	$(PEERS) --packed $(MEASURED) --servers kvd,redis | tee -a $(TABLES).new
+	$(PEERS) --half --start $(MEASURED) --servers kvd,redis,memcached | tee -a $(TABLES).new
+	$(PEERS) --reads --replay --compaction --rounds $(ROUNDS) --seconds 2 --servers kvd,redis | tee -a $(TABLES).new
+	$(PEERS) --pauses --scale --seconds 2 --rounds 1 --servers kvd,redis,memcached | tee -a $(TABLES).new
+	@mv $(TABLES).new $(TABLES)
 	$(PYTHON) benches/plots.py $(RESULTS)/results.json
 
 setup-bench: ## Install the servers to compare with, and what draws the plots.
