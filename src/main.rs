@@ -6,6 +6,7 @@ use kvd::tools::bench::session;
 use kvd::tools::check::{self, Finding};
 use kvd::tools::dump::{self, Wanted};
 use kvd::tools::load::{self, LoadError};
+use kvd::tools::repair;
 use std::fs::File;
 use std::io::{BufReader, IsTerminal as _};
 use std::path::Path;
@@ -52,6 +53,14 @@ fn run_tool(tool: &Tool) -> ExitCode {
                 Err(error) => complain(&format!("can't write the report: {error}"), Finding::Unreadable.exit_code()),
             }
         }
+        Tool::Repair { dir, write, policy, json, dry_run: _ } => match repair::repair(dir, *policy, *write) {
+            Ok(report) => match if *json { report.write_json(&mut out) } else { report.write(&mut out) } {
+                Ok(()) if report.is_sound() || report.written.is_some() => ExitCode::SUCCESS,
+                Ok(()) => ExitCode::from(FAILED),
+                Err(error) => complain(&format!("can't write the report: {error}"), Finding::Unreadable.exit_code()),
+            },
+            Err(error) => complain(&error.to_string(), Finding::Unreadable.exit_code()),
+        },
         Tool::Dump { dir, prefix, history } => {
             let wanted = Wanted { prefix: prefix.clone().into_bytes(), history: *history };
             match dump::dump(dir, &wanted, &mut out) {

@@ -12,6 +12,7 @@ pub use bench::{BenchFlags, BenchFlagsError, Keys};
 pub use daemon::*;
 pub use endpoint::{Endpoint, Host};
 
+use crate::tools::repair::Policy;
 use clap::{ArgGroup, Subcommand};
 use std::path::PathBuf;
 
@@ -25,6 +26,25 @@ pub enum Tool {
     Check {
         /// The data directory
         dir: PathBuf,
+        /// Print one JSON object, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what can be saved of a damaged data directory and what is lost, and with --write save it
+    ///
+    /// Exit codes: 0 there was nothing to repair, or it was done; 1 there is, and nothing was changed; 3 it can't be done.
+    Repair {
+        /// The data directory
+        dir: PathBuf,
+        /// Do it. The damaged files are kept under other names
+        #[arg(long, conflicts_with = "dry_run")]
+        write: bool,
+        /// Only tell what would be done, which is the default
+        #[arg(long)]
+        dry_run: bool,
+        /// What becomes of keys that may be stale, since a later change of theirs may be lost
+        #[arg(long, value_enum, default_value = "keep-stale")]
+        policy: Policy,
         /// Print one JSON object, for programs
         #[arg(long)]
         json: bool,

@@ -30,7 +30,7 @@ pub enum LogError {
     },
     /// Bytes that had been durable are not what was written.
     #[error(
-        "{name} is damaged at offset {offset}: {fault}. Nothing was changed. `kvd check` on the data directory shows more; restore the directory from a copy"
+        "{name} is damaged at offset {offset}: {fault}. Nothing was changed. `kvd check` on the data directory shows more, and `kvd repair` what can be saved; or restore the directory from a copy"
     )]
     Damage {
         /// The segment's file.
@@ -42,7 +42,7 @@ pub enum LogError {
     },
     /// A number between the first and the last segment is not there.
     #[error(
-        "{name} is missing, while later segments are there. Nothing was changed. Put the file back, or restore the whole directory from a copy"
+        "{name} is missing, while later segments are there. Nothing was changed. Put the file back, restore the whole directory from a copy, or see what `kvd repair` can save"
     )]
     MissingSegment {
         /// The name it would have.

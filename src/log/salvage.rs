@@ -4,7 +4,7 @@
 //! for the very place where it stands, so nothing inside of a value is ever taken for one. Changes nothing. A start never
 //! uses it: what it gives up is for a person to accept.
 
-use super::batch::{BATCH_HEADER, BATCH_MAGIC, BatchHeader};
+use super::batch::{BATCH_HEADER, BATCH_MAGIC, BatchHeader, Link};
 use super::bytes::{all_zero, array, u32_at, u64_at};
 use super::checksum::Seed;
 use super::record::{self, RECORD_HEADER, Record};
@@ -26,13 +26,16 @@ pub struct Gap {
     pub given_up: Vec<Lost>,
 }
 
+/// A key of which nothing is borrowed.
+pub type OwnedKey = (Space, Box<[u8]>);
+
 /// A record that is given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// Its version.
     pub version: u64,
-    /// Its key, as [`Key`]; none for a flush.
-    pub key: Option<(Space, Box<[u8]>)>,
+    /// Its key; none for a flush.
+    pub key: Option<OwnedKey>,
 }
 
 /// What came of a segment.
@@ -65,6 +68,19 @@ pub fn salvage<'a>(header: &SegmentHeader, bytes: &'a [u8], visit: &mut dyn FnMu
     reader.salvaged
 }
 
+/// The first batch that stands in a segment, if this is its header, and at which offset: a header can be told by that, since
+/// checksums know their place.
+pub fn first_batch(header: &SegmentHeader, bytes: &[u8]) -> Option<(usize, Link)> {
+    let (seed, mut at) = (header.seed(), SEGMENT_HEADER);
+    loop {
+        at += memchr::memmem::find(bytes.get(at..)?, &BATCH_MAGIC)?;
+        if let Some(batch) = BatchHeader::decode(bytes.get(at..)?, seed, at as u64) {
+            return Some((at, batch.link));
+        }
+        at += 1;
+    }
+}
+
 /// How far the reading of a segment is.
 struct Reader<'a, 'v> {
     bytes: &'a [u8],
@@ -83,16 +99,15 @@ impl<'a> Reader<'a, '_> {
     fn read(&mut self) {
         let mut position = SEGMENT_HEADER;
         while let Some(rest) = self.bytes.get(position..).filter(|rest| !all_zero(rest)) {
-            position = match BatchHeader::decode(rest, self.seed, position as u64) {
-                Some(header) => self.read_batch(position, &header),
-                None => {
-                    // The records of a batch whose header can't be read stand for themselves.
-                    let next = self.next_header(position + 1);
-                    self.give_up(position);
-                    self.read_records(position, next);
-                    self.lost_count = true;
-                    next
-                }
+            position = if let Some(header) = BatchHeader::decode(rest, self.seed, position as u64) {
+                self.read_batch(position, &header)
+            } else {
+                // The records of a batch whose header can't be read stand for themselves.
+                let next = self.next_header(position + 1);
+                self.give_up(position);
+                self.read_records(position, next);
+                self.lost_count = true;
+                next
             };
         }
         self.close_gap(position.min(self.bytes.len()), None);

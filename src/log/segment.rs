@@ -38,7 +38,7 @@ pub enum FileRole {
     Segment(u64),
     /// Left over from work that was cut short.
     Temporary,
-    /// Bytes that a start cut off and kept.
+    /// Bytes that a start cut off and kept, or a damaged segment that a repair has replaced.
     Saved,
     /// Nothing that kvd made.
     Stranger,
@@ -51,7 +51,7 @@ impl FileRole {
         if rest.ends_with(TEMPORARY) {
             return FileRole::Temporary;
         }
-        if rest.contains(".log.torn-") {
+        if rest.contains(".log.torn-") || rest.contains(".log.damaged-") {
             return FileRole::Saved;
         }
         match rest.strip_suffix(SUFFIX).map(str::parse) {
@@ -65,6 +65,11 @@ impl FileRole {
 /// The name under which the segment that will have this number is made, until it is whole.
 pub fn temporary_name(number: u64) -> String {
     format!("{}{TEMPORARY}", file_name(number))
+}
+
+/// The name under which a damaged segment is kept, the n-th one of this number.
+pub fn damaged_name(number: u64, n: u64) -> String {
+    format!("{}.damaged-{n}", file_name(number))
 }
 
 /// How a segment came to be.

@@ -8,4 +8,5 @@ pub mod check;
 pub mod dump;
 pub mod line;
 pub mod load;
+pub mod repair;
 pub mod survivors;

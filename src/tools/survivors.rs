@@ -71,6 +71,15 @@ impl Survivors {
         takes
     }
 
+    /// Every key whose newest record a start at `now` would keep, with that record's version.
+    pub fn kept(&self, now: u64) -> impl Iterator<Item = (Key<'_>, u64)> {
+        let spaces = [Space::Bytes, Space::Python].into_iter().zip(&self.newest);
+        spaces.flat_map(move |(space, newest)| {
+            let keys = newest.iter().map(move |(bytes, met)| (Key { space, bytes }, met));
+            keys.filter(move |(key, met)| is_kept(&self.flushes, *key, met, now)).map(|(key, met)| (key, met.version))
+        })
+    }
+
     /// How many records of each of so many segments a start at `now` would keep.
     pub fn of_segments(&self, segments: usize, now: u64) -> Vec<u64> {
         let mut counts = vec![0; segments];

@@ -74,6 +74,8 @@ mod order;
 mod packed;
 /// What the README says: its client, its example, its flags, its links.
 mod readme;
+/// What `kvd repair` saves of a damaged log, and what it says of the rest.
+mod repair;
 /// Segments that fill up: every sync mode, kills in between, batches larger than a segment.
 mod rotation;
 /// The tutorial's Python client, unchanged, before and after kill -9.

@@ -1,0 +1,297 @@
+//! What is wrong with a log, and what would be put in its place. Changes nothing.
+//!
+//! Knows the rules by which segments belong together, as a start has them, and goes on where a start refuses. A damaged
+//! segment is to be replaced by a compacted one that holds what was salvaged of it, a missing one by one that holds nothing.
+
+use super::RepairError;
+use super::lost::{Loss, Losses};
+use crate::log::batch::Link;
+use crate::log::fs::{Contents, Fs};
+use crate::log::record::Record;
+use crate::log::recovery::{Segment, Verdict, read_segment};
+use crate::log::salvage::{Gap, Salvaged, first_batch, salvage};
+use crate::log::segment::{
+    Compacted, FileRole, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, unix_milliseconds,
+};
+use crate::log::{LogError, Progress, UNCLEAN_SKIP};
+use crate::tools::bar::Bar;
+use std::sync::atomic::Ordering;
+
+/// Highest generation that is tried for a segment whose header can't be read.
+const MOST_GENERATIONS: u32 = 4096;
+
+/// What is to be done.
+pub struct Plan {
+    /// Segments to put in the place of others, oldest first.
+    pub patches: Vec<Patch>,
+    /// The journal to go on with, where the last segment is no journal any more.
+    pub journal: Option<SegmentHeader>,
+    /// What was lost.
+    pub losses: Losses,
+    /// Segments that stay as they are.
+    pub sound: usize,
+}
+
+/// A segment to be put in the place of another.
+pub struct Patch {
+    /// The header that it gets.
+    pub header: SegmentHeader,
+    /// The file that it replaces, if that is there.
+    pub damaged: Option<Box<dyn Contents>>,
+    /// The header by which the damaged file is read.
+    pub read_as: SegmentHeader,
+    /// What can't be read of it.
+    pub gaps: Vec<Gap>,
+    /// Records that are kept.
+    pub records: u64,
+    /// Why.
+    pub why: String,
+}
+
+impl Patch {
+    /// The file's name.
+    pub fn name(&self) -> String {
+        file_name(self.header.number)
+    }
+
+    /// Gives every record that is kept to `visit`.
+    pub fn each_record(&self, visit: &mut dyn FnMut(&Record<'_>)) -> Salvaged {
+        let bytes = self.damaged.as_ref().map_or(&[][..], |contents| contents.bytes());
+        salvage(&self.read_as, bytes, &mut |group| group.iter().for_each(&mut *visit))
+    }
+}
+
+/// A segment's file, as far as its header can be read.
+struct Found {
+    segment: Segment,
+    /// Whether the header is what stands in the file, and not what it must have been.
+    header_is_right: bool,
+}
+
+impl Plan {
+    /// Nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.patches.is_empty() && self.journal.is_none()
+    }
+}
+
+/// Looks at every segment, and gives every record that is kept to `visit`, in the order of the log.
+///
+/// # Errors
+/// What can't be repaired: a file that belongs elsewhere or that this program can't know, or a directory that can't be read.
+pub fn plan(disk: &dyn Fs, visit: &mut dyn FnMut(&Record<'_>)) -> Result<Plan, RepairError> {
+    let found = belonging_together(find(disk)?)?;
+    let mut plan = Plan { patches: Vec::new(), journal: None, losses: Losses::default(), sound: 0 };
+    let Some(last) = found.last() else { return Ok(plan) };
+    let (last_number, identity) = (last.segment.header.number, last.segment.header.identity);
+    let (mut next_version, mut next_batch, mut last_now) = (1, 1, 0);
+    let mut ends_with_journal = false;
+    let segments: Vec<_> = found.iter().map(|found| found.segment.clone()).collect();
+    let bar = Bar::of_log("read", disk, &segments);
+    let progress = Progress::default();
+    for (index, Found { segment, header_is_right }) in found.iter().enumerate() {
+        let header = segment.header;
+        let contents = disk.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
+        let header = if *header_is_right {
+            header
+        } else {
+            // What its header said of what came before is what was found there.
+            let begins = first_batch(&header, contents.bytes()).filter(|(at, _)| *at == SEGMENT_HEADER);
+            let link = begins.map_or(Link { number: next_batch, chain: 0 }, |(_, link)| link);
+            SegmentHeader { next_version, link, created: last_now, ..header }
+        };
+        let open =
+            index.checked_sub(1).and_then(|before| segments.get(before)).map_or(0, |before| before.header.number);
+        if header.first() > open + 1 {
+            let begins =
+                if *header_is_right { Some(header.next_version) } else { first_version(&header, contents.as_ref()) };
+            plan.miss(open + 1, &header, next_version, begins);
+        }
+        let next = found
+            .get(index + 1)
+            .filter(|next| next.header_is_right && next.segment.header.first() == header.number + 1);
+        let successor = next.map(|next| next.segment.header.link);
+        let is_last = header.number == last_number;
+        let mut versions_end = next.map(|next| next.segment.header.next_version);
+        let reading = read_segment(segment, successor, contents.as_ref(), &progress, &mut |_| ());
+        let why = match reading.verdict {
+            _ if !header_is_right => Some("the segment's header can't be read".to_owned()),
+            Verdict::Damage(fault) => Some(fault.to_string()),
+            // Only the last segment may end in a tear.
+            Verdict::TornTail if !is_last => reading.report.fault.map(|fault| fault.to_string()),
+            Verdict::Clean | Verdict::TornTail => None,
+        };
+        if let Some(why) = why {
+            if is_last {
+                versions_end = None;
+            }
+            let patch = plan.patch(&header, contents, why, versions_end, visit);
+            next_version = next_version.max(patch.next_version);
+            next_batch = next_batch.max(patch.next_batch);
+            last_now = last_now.max(patch.last_now);
+            ends_with_journal = false;
+        } else {
+            read_segment(segment, successor, contents.as_ref(), &Progress::default(), &mut |record| visit(&record));
+            plan.sound += 1;
+            next_version = next_version.max(reading.report.next_version);
+            next_batch = next_batch.max(reading.report.link.number);
+            last_now = last_now.max(reading.report.last_now);
+            ends_with_journal = header.kind == SegmentKind::Journal;
+        }
+        bar.at(progress.done.load(Ordering::Relaxed));
+    }
+    if !ends_with_journal {
+        plan.journal = Some(SegmentHeader {
+            kind: SegmentKind::Journal,
+            identity,
+            number: last_number + 1,
+            epoch: 0,
+            // Whatever was handed out and lost is not handed out again.
+            next_version: next_version.saturating_add(UNCLEAN_SKIP),
+            watermark: next_version.saturating_sub(1),
+            link: Link { number: next_batch, chain: 0 },
+            created: unix_milliseconds().max(last_now),
+        });
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    /// Plans for a segment, whose number is right, what is put in its place. Returns what was salvaged.
+    fn patch(
+        &mut self,
+        read_as: &SegmentHeader,
+        contents: Box<dyn Contents>,
+        why: String,
+        versions_end: Option<u64>,
+        visit: &mut dyn FnMut(&Record<'_>),
+    ) -> Salvaged {
+        let compacted = Compacted { first: read_as.first(), generation: read_as.generation() + 1, length: 0 };
+        let header = SegmentHeader { kind: SegmentKind::Compacted(compacted), ..*read_as };
+        let damaged = Some(contents);
+        let mut patch = Patch { header, damaged, read_as: *read_as, gaps: Vec::new(), records: 0, why };
+        let salvaged = patch.each_record(visit);
+        patch.records = salvaged.records;
+        patch.gaps.clone_from(&salvaged.gaps);
+        for gap in &salvaged.gaps {
+            self.losses.add(Loss::of_gap(&patch.name(), gap, versions_end));
+        }
+        // Whole batches may be missing behind the last byte.
+        let ends_in_gap = salvaged.gaps.last().is_some_and(|gap| gap.end_version.is_none());
+        if let Some(end) = versions_end.filter(|end| *end > salvaged.next_version && !ends_in_gap)
+            && read_as.kind == SegmentKind::Journal
+        {
+            self.losses.add(Loss::of_versions(&patch.name(), salvaged.next_version, Some(end)));
+        }
+        self.patches.push(patch);
+        salvaged
+    }
+
+    /// Plans for segments that are missing before another, whose lowest version this is, if that is known.
+    fn miss(&mut self, first: u64, before: &SegmentHeader, next_version: u64, begins: Option<u64>) {
+        let number = before.first() - 1;
+        let kind = SegmentKind::Compacted(Compacted { first, generation: 1, length: 0 });
+        let header = SegmentHeader { kind, number, next_version, watermark: next_version.saturating_sub(1), ..*before };
+        let name = file_name(number);
+        self.losses.add(Loss::of_versions(&name, next_version, begins));
+        let why = if first == number {
+            "it is missing".to_owned()
+        } else {
+            format!("{} to it are missing", file_name(first))
+        };
+        self.patches.push(Patch { header, damaged: None, read_as: header, gaps: Vec::new(), records: 0, why });
+    }
+}
+
+/// Every segment's file, in the order of their numbers.
+fn find(disk: &dyn Fs) -> Result<Vec<Found>, RepairError> {
+    let names = disk.list().map_err(LogError::io("list", "the data directory"))?;
+    let mut numbers: Vec<_> = names
+        .iter()
+        .filter_map(|name| if let FileRole::Segment(number) = FileRole::of(name) { Some(number) } else { None })
+        .collect();
+    numbers.sort_unstable();
+    let (mut found, mut broken) = (Vec::new(), Vec::new());
+    for number in numbers {
+        let name = file_name(number);
+        let beginning = disk.beginning(&name, SEGMENT_HEADER).map_err(LogError::io("read", &name))?;
+        match SegmentHeader::decode(&beginning) {
+            HeaderState::Valid(header) if header.number != number => {
+                return Err(LogError::Misplaced { name, says: header.number }.into());
+            }
+            HeaderState::Valid(header) => {
+                found.push(Found { segment: Segment { name, header }, header_is_right: true });
+            }
+            HeaderState::Newer { version } => return Err(LogError::Newer { name, version }.into()),
+            state @ (HeaderState::Blank | HeaderState::Broken | HeaderState::Foreign) => {
+                broken.push((name, number, state == HeaderState::Foreign));
+            }
+        }
+    }
+    let Some(identity) = found.first().map(|found| found.segment.header.identity) else {
+        return if broken.is_empty() { Ok(found) } else { Err(RepairError::NoIdentity) };
+    };
+    for (name, number, is_foreign) in broken {
+        let contents = disk.contents(&name).map_err(LogError::io("read", &name))?;
+        // Without anything behind the header it is a spare, or one that was being made.
+        let body = contents.bytes().get(SEGMENT_HEADER..).unwrap_or_default();
+        if is_foreign || body.iter().any(|byte| *byte != 0) {
+            let header = guess(contents.as_ref(), identity, number, &found);
+            // Its magic may be what is damaged, if what is in it belongs here.
+            if is_foreign && first_batch(&header, contents.bytes()).is_none() {
+                return Err(LogError::Foreign { name }.into());
+            }
+            found.push(Found { segment: Segment { name, header }, header_is_right: false });
+        }
+    }
+    found.sort_by_key(|found| found.segment.header.number);
+    Ok(found)
+}
+
+/// The header that a segment must have had: by it, its batches are right for the places where they stand.
+fn guess(contents: &dyn Contents, identity: u128, number: u64, others: &[Found]) -> SegmentHeader {
+    let before = others.iter().map(|found| found.segment.header).filter(|header| header.number < number);
+    let before = before.max_by_key(|header| header.number);
+    let journal = SegmentHeader {
+        kind: SegmentKind::Journal,
+        identity,
+        number,
+        epoch: 0,
+        next_version: before.map_or(1, |before| before.next_version),
+        watermark: 0,
+        link: Link { number: 1, chain: 0 },
+        created: 0,
+    };
+    let compacted = (1..=MOST_GENERATIONS).map(|generation| {
+        // Which others it stood for nothing tells: those that are not there are called missing, rather than passed over.
+        let kind = SegmentKind::Compacted(Compacted { first: number, generation, length: 0 });
+        SegmentHeader { kind, ..journal }
+    });
+    let begins = |header: &SegmentHeader| first_batch(header, contents.bytes()).is_some();
+    std::iter::once(journal).chain(compacted).find(begins).unwrap_or(journal)
+}
+
+/// The lowest version in a segment.
+fn first_version(header: &SegmentHeader, contents: &dyn Contents) -> Option<u64> {
+    let mut first = None;
+    salvage(header, contents.bytes(), &mut |group| first = first.or(group.first().map(|record| record.version)));
+    first
+}
+
+/// Leaves out what a later segment stands for.
+fn belonging_together(found: Vec<Found>) -> Result<Vec<Found>, RepairError> {
+    let Some(identity) = found.first().map(|found| found.segment.header.identity) else { return Ok(found) };
+    let mut kept: Vec<Found> = Vec::new();
+    for found in found.into_iter().rev() {
+        let header = found.segment.header;
+        if header.identity != identity {
+            let (name, other) = (found.segment.name, header.identity);
+            return Err(LogError::OtherStore { name, expected: identity, found: other }.into());
+        }
+        if kept.last().is_none_or(|later| later.segment.header.first() > header.number) {
+            kept.push(found);
+        }
+    }
+    kept.reverse();
+    Ok(kept)
+}
