@@ -69,6 +69,21 @@ impl Survey {
     }
 }
 
+/// The numbers of all files that are named as segments, rising.
+///
+/// # Errors
+/// What the disk refuses.
+pub fn segment_numbers(fs: &dyn Fs) -> Result<Vec<u64>, LogError> {
+    let names = fs.list().map_err(LogError::io("list", "the data directory"))?;
+    let number = |name: &String| match FileRole::of(name) {
+        FileRole::Segment(number) => Some(number),
+        FileRole::Temporary | FileRole::Saved | FileRole::Stranger => None,
+    };
+    let mut numbers: Vec<_> = names.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 /// Reads names and headers.
 ///
 /// # Errors

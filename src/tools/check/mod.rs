@@ -6,8 +6,8 @@
 pub mod report;
 
 use crate::log::fs::{Disk, Fs};
-use crate::log::recovery::{Segment, Survey, read_segment, survey};
-use crate::log::segment::{FileRole, HeaderState, SEGMENT_HEADER, SegmentHeader, file_name, unix_milliseconds};
+use crate::log::recovery::{Segment, Survey, read_segment, segment_numbers, survey};
+use crate::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader, file_name, unix_milliseconds};
 use crate::log::{LogError, Progress};
 use crate::tools::bar::Bar;
 use crate::tools::survivors::Survivors;
@@ -104,14 +104,8 @@ fn read(disk: &dyn Fs) -> Report {
 
 /// Every segment whose own header is valid, whatever is wrong with the others.
 fn with_headers(disk: &dyn Fs) -> Result<Vec<Segment>, LogError> {
-    let names = disk.list().map_err(LogError::io("list", "the data directory"))?;
-    let mut numbers: Vec<_> = names
-        .iter()
-        .filter_map(|name| if let FileRole::Segment(number) = FileRole::of(name) { Some(number) } else { None })
-        .collect();
-    numbers.sort_unstable();
     let mut segments = Vec::new();
-    for name in numbers.into_iter().map(file_name) {
+    for name in segment_numbers(disk)?.into_iter().map(file_name) {
         if let Ok(beginning) = disk.beginning(&name, SEGMENT_HEADER)
             && let HeaderState::Valid(header) = SegmentHeader::decode(&beginning)
         {

@@ -8,10 +8,10 @@ use super::lost::{Loss, Losses};
 use crate::log::batch::Link;
 use crate::log::fs::{Contents, Fs};
 use crate::log::record::Record;
-use crate::log::recovery::{Segment, Verdict, read_segment};
+use crate::log::recovery::{Segment, Verdict, read_segment, segment_numbers};
 use crate::log::salvage::{Gap, Salvaged, first_batch, salvage};
 use crate::log::segment::{
-    Compacted, FileRole, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, unix_milliseconds,
+    Compacted, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, unix_milliseconds,
 };
 use crate::log::{LogError, Progress, UNCLEAN_SKIP};
 use crate::tools::bar::Bar;
@@ -84,8 +84,7 @@ pub fn plan(disk: &dyn Fs, visit: &mut dyn FnMut(&Record<'_>)) -> Result<Plan, R
     let mut plan = Plan { patches: Vec::new(), journal: None, losses: Losses::default(), sound: 0 };
     let Some(last) = found.last() else { return Ok(plan) };
     let (last_number, identity) = (last.segment.header.number, last.segment.header.identity);
-    let (mut next_version, mut next_batch, mut last_now) = (1, 1, 0);
-    let mut ends_with_journal = false;
+    let mut course = Course { next_version: 1, next_batch: 1, last_now: 0, ends_with_journal: false };
     let segments: Vec<_> = found.iter().map(|found| found.segment.clone()).collect();
     let bar = Bar::of_log("read", disk, &segments);
     let progress = Progress::default();
@@ -97,15 +96,15 @@ pub fn plan(disk: &dyn Fs, visit: &mut dyn FnMut(&Record<'_>)) -> Result<Plan, R
         } else {
             // What its header said of what came before is what was found there.
             let begins = first_batch(&header, contents.bytes()).filter(|(at, _)| *at == SEGMENT_HEADER);
-            let link = begins.map_or(Link { number: next_batch, chain: 0 }, |(_, link)| link);
-            SegmentHeader { next_version, link, created: last_now, ..header }
+            let link = begins.map_or(Link { number: course.next_batch, chain: 0 }, |(_, link)| link);
+            SegmentHeader { next_version: course.next_version, link, created: course.last_now, ..header }
         };
         let open =
             index.checked_sub(1).and_then(|before| segments.get(before)).map_or(0, |before| before.header.number);
         if header.first() > open + 1 {
             let begins =
                 if *header_is_right { Some(header.next_version) } else { first_version(&header, contents.as_ref()) };
-            plan.miss(open + 1, &header, next_version, begins);
+            plan.miss(open + 1, &header, course.next_version, begins);
         }
         let next = found
             .get(index + 1)
@@ -125,35 +124,53 @@ pub fn plan(disk: &dyn Fs, visit: &mut dyn FnMut(&Record<'_>)) -> Result<Plan, R
             if is_last {
                 versions_end = None;
             }
-            let patch = plan.patch(&header, contents, why, versions_end, visit);
-            next_version = next_version.max(patch.next_version);
-            next_batch = next_batch.max(patch.next_batch);
-            last_now = last_now.max(patch.last_now);
-            ends_with_journal = false;
+            let salvaged = plan.patch(&header, contents, why, versions_end, visit);
+            course.goes_on(salvaged.next_version, salvaged.next_batch, salvaged.last_now);
+            course.ends_with_journal = false;
         } else {
             read_segment(segment, successor, contents.as_ref(), &Progress::default(), &mut |record| visit(&record));
             plan.sound += 1;
-            next_version = next_version.max(reading.report.next_version);
-            next_batch = next_batch.max(reading.report.link.number);
-            last_now = last_now.max(reading.report.last_now);
-            ends_with_journal = header.kind == SegmentKind::Journal;
+            course.goes_on(reading.report.next_version, reading.report.link.number, reading.report.last_now);
+            course.ends_with_journal = header.kind == SegmentKind::Journal;
         }
         bar.at(progress.done.load(Ordering::Relaxed));
     }
-    if !ends_with_journal {
-        plan.journal = Some(SegmentHeader {
-            kind: SegmentKind::Journal,
-            identity,
-            number: last_number + 1,
-            epoch: 0,
-            // Whatever was handed out and lost is not handed out again.
-            next_version: next_version.saturating_add(UNCLEAN_SKIP),
-            watermark: next_version.saturating_sub(1),
-            link: Link { number: next_batch, chain: 0 },
-            created: unix_milliseconds().max(last_now),
-        });
+    if !course.ends_with_journal {
+        plan.journal = Some(course.journal(identity, last_number + 1));
     }
     Ok(plan)
+}
+
+/// What the log says of what comes next, as far as it was read.
+struct Course {
+    next_version: u64,
+    next_batch: u64,
+    last_now: u64,
+    /// Whether the last segment can be appended to.
+    ends_with_journal: bool,
+}
+
+impl Course {
+    fn goes_on(&mut self, next_version: u64, next_batch: u64, last_now: u64) {
+        self.next_version = self.next_version.max(next_version);
+        self.next_batch = self.next_batch.max(next_batch);
+        self.last_now = self.last_now.max(last_now);
+    }
+
+    /// The header of a journal of this number, with which the log goes on.
+    fn journal(&self, identity: u128, number: u64) -> SegmentHeader {
+        SegmentHeader {
+            kind: SegmentKind::Journal,
+            identity,
+            number,
+            epoch: 0,
+            // Whatever was handed out and lost is not handed out again.
+            next_version: self.next_version.saturating_add(UNCLEAN_SKIP),
+            watermark: self.next_version.saturating_sub(1),
+            link: Link { number: self.next_batch, chain: 0 },
+            created: unix_milliseconds().max(self.last_now),
+        }
+    }
 }
 
 impl Plan {
@@ -205,14 +222,8 @@ impl Plan {
 
 /// Every segment's file, in the order of their numbers.
 fn find(disk: &dyn Fs) -> Result<Vec<Found>, RepairError> {
-    let names = disk.list().map_err(LogError::io("list", "the data directory"))?;
-    let mut numbers: Vec<_> = names
-        .iter()
-        .filter_map(|name| if let FileRole::Segment(number) = FileRole::of(name) { Some(number) } else { None })
-        .collect();
-    numbers.sort_unstable();
     let (mut found, mut broken) = (Vec::new(), Vec::new());
-    for number in numbers {
+    for number in segment_numbers(disk)? {
         let name = file_name(number);
         let beginning = disk.beginning(&name, SEGMENT_HEADER).map_err(LogError::io("read", &name))?;
         match SegmentHeader::decode(&beginning) {
