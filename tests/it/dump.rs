@@ -143,6 +143,31 @@ fn many_lines_are_loaded_in_the_order_of_the_file() {
     }
 }
 
+/// A directory that was written by the first version, with everything a log can hold: a compacted segment and a journal, every
+/// kind of record, expired and flushed keys, Python's. It is never made again.
+#[test]
+fn a_directory_of_the_first_version_is_read_for_ever() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
+    let expected = fs::read_to_string(fixtures.join("directory.jsonl")).expect("what is in it");
+    let expected: Vec<Value> = expected.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let store = Store::new();
+    fs::create_dir_all(store.path()).expect("a directory");
+    for file in ["segment-00000000000000000001.log", "segment-00000000000000000002.log"] {
+        fs::copy(fixtures.join("directory").join(file), store.path().join(file)).expect("a copy");
+    }
+    assert_eq!(kvd(&["check", text(&store.path())], "").status.code(), Some(0));
+    let sorted = |lines: &[Value]| {
+        let mut lines: Vec<_> = lines.iter().map(Value::to_string).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&dump(&store.path(), &[])), sorted(&expected), "versions included");
+    let daemon = store.start();
+    assert_eq!(daemon.client().say("COUNT"), format!("OK {}", expected.len()));
+    daemon.stop();
+    assert_eq!(sorted(&dump(&store.path(), &[])), sorted(&expected), "and a start changes nothing");
+}
+
 #[test]
 fn a_prefix_and_a_history() {
     let (store, daemon) = full();
