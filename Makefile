@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 SECONDS_PER_TARGET ?= 30
-FUZZ_TARGETS := log_segment log_roundtrip frames pickle packed
+FUZZ_TARGETS := log_segment log_roundtrip frames pickle packed store
 PYTHON := .venv/bin/python3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What is compared with kvd, by its packages, and what runs the comparison.

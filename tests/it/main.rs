@@ -36,6 +36,7 @@ mod pickle;
 
 /// The store of `store_model`, and the model that it is held against.
 mod store_judge;
+mod store_steps;
 mod store_under_test;
 
 /// The packed dialect as a client has it.

@@ -1,7 +1,7 @@
 //! A store on the fake disk, joined as the daemon joins it: what `store_model` drives and `store_judge` judges.
 
 use crate::store_judge::{Found, Model, Rows, State, open, rows, unexpired};
-use crate::store_model::Act;
+use crate::store_steps::Act;
 use kvd::command::Limits;
 use kvd::engine::{Engine, MemoryLimit, View};
 use kvd::log::compaction::{CompactionError, Fate, Questions, Steward, Stopped, compact};
