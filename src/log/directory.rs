@@ -3,7 +3,7 @@
 //! Knows the lock and what makes a directory usable. Does not know what is in it.
 
 use super::error::LogError;
-use super::fs::{Disk, Fs};
+use super::fs::{Disk, Fs, sync_directory};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -69,7 +69,7 @@ fn make(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         made => made?,
     }
-    File::open(parent)?.sync_all()
+    sync_directory(parent)
 }
 
 #[cfg(test)]

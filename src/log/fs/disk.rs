@@ -64,7 +64,7 @@ impl Fs for Disk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        fs::File::open(&self.directory)?.sync_all()
+        sync_directory(&self.directory)
     }
 
     fn file_len(&self, name: &str) -> io::Result<u64> {
@@ -84,6 +84,14 @@ impl Fs for Disk {
             Reading::Copied => Box::new(Copied(fs::read(&path)?)),
         })
     }
+}
+
+/// Makes the entries of a directory durable. Once: the standard library's way would try again if a signal interrupts it.
+///
+/// # Errors
+/// What the disk refuses. After that its entries can't be relied on.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::fsync(fs::File::open(path)?)?)
 }
 
 #[derive(Debug)]

@@ -7,7 +7,7 @@ mod disk;
 mod fake;
 mod mapping;
 
-pub use disk::Disk;
+pub use disk::{Disk, sync_directory};
 pub use fake::{Crash, FakeDisk, FaultPlan};
 
 use std::fmt::Debug;
