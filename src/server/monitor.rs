@@ -4,7 +4,7 @@
 //! a next connection can take over the identity, so whoever reads it after having received a message knows
 //! of every end that came before that message. Knows no peers.
 
-use super::router::{Router, descriptor_of};
+use super::router::{Router, descriptor_of, uninterrupted};
 use std::os::fd::BorrowedFd;
 use zmq::{Message, Socket, SocketEvent};
 
@@ -31,10 +31,10 @@ impl Monitor {
     /// The descriptor of the next connection that ended, if there is one.
     pub fn ended(&mut self) -> Option<i32> {
         let mut frame = Message::new();
-        while self.socket.recv(&mut frame, zmq::DONTWAIT).is_ok() {
+        while uninterrupted(|| self.socket.recv(&mut frame, zmq::DONTWAIT)).is_ok() {
             let ended = parse(&frame);
             while frame.get_more() {
-                self.socket.recv(&mut frame, 0).ok()?;
+                uninterrupted(|| self.socket.recv(&mut frame, 0)).ok()?;
             }
             if ended.is_some() {
                 return ended;

@@ -133,7 +133,7 @@ impl Router {
 
     /// Whether a message has arrived. Has to be asked before a wait for the descriptor.
     pub fn arrived(&mut self) -> Result<bool, RouterError> {
-        self.quiet = self.quiet || !self.socket.get_events()?.contains(zmq::POLLIN);
+        self.quiet = self.quiet || !uninterrupted(|| self.socket.get_events())?.contains(zmq::POLLIN);
         Ok(!self.quiet)
     }
 
@@ -284,8 +284,8 @@ fn charge_of(reply: &Parcel<'_>) -> Option<usize> {
     (bytes >= LARGE_FRAME).then_some(bytes)
 }
 
-/// Any call into libzmq may be cut short by a signal that concerns somebody else.
-fn uninterrupted<T>(mut call: impl FnMut() -> zmq::Result<T>) -> zmq::Result<T> {
+/// Any call into libzmq that looks at a socket may be cut short by a signal that concerns somebody else.
+pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> zmq::Result<T>) -> zmq::Result<T> {
     loop {
         match call() {
             Err(zmq::Error::EINTR) => {}
