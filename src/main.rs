@@ -8,7 +8,7 @@ use kvd::tools::dump::{self, Wanted};
 use kvd::tools::load::{self, LoadError};
 use kvd::tools::repair;
 use std::fs::File;
-use std::io::{BufReader, IsTerminal as _};
+use std::io::{BufReader, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -32,7 +32,13 @@ fn main() -> ExitCode {
         Err(error) => return complain(&format!("--log-level: {error}"), USAGE),
     };
     let stderr = std::io::stderr;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal()).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal())
+        // It would complain of a line that can't be written where that line could not be, and panic.
+        .log_internal_errors(false)
+        .init();
     let config = match flags.validate(kvd::server::machine_memory()) {
         Ok(config) => config,
         Err(error) => return complain(&error.to_string(), USAGE),
@@ -109,6 +115,7 @@ fn filter(level: Option<&str>) -> Result<EnvFilter, String> {
 }
 
 fn complain(what: &str, code: u8) -> ExitCode {
-    eprintln!("kvd: {what}");
+    // Where nobody can be told, the exit code still tells it; `eprintln` would panic.
+    let _ = writeln!(std::io::stderr(), "kvd: {what}");
     ExitCode::from(code)
 }
