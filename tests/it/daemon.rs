@@ -240,16 +240,22 @@ impl Daemon {
 
     /// Waits for the line `kvd ready ENDPOINT…`.
     pub fn wait_ready(&mut self) {
+        if !self.becomes_ready() {
+            let status = self.wait_for_exit();
+            panic!("the daemon ended before it was ready: {status}");
+        }
+    }
+
+    /// Waits until it serves. False if it ends before.
+    pub fn becomes_ready(&mut self) -> bool {
         match self.stdout.recv_timeout(PATIENCE) {
             Ok(line) => {
                 let endpoints = line.strip_prefix("kvd ready ").unwrap_or_else(|| panic!("not a ready line: {line}"));
                 self.endpoints = endpoints.split_whitespace().map(str::to_owned).collect();
+                true
             }
             Err(RecvTimeoutError::Timeout) => panic!("the daemon is not ready after {PATIENCE:?}"),
-            Err(RecvTimeoutError::Disconnected) => {
-                let status = self.wait_for_exit();
-                panic!("the daemon ended before it was ready: {status}");
-            }
+            Err(RecvTimeoutError::Disconnected) => false,
         }
     }
 
@@ -410,9 +416,7 @@ impl Client {
 
     /// A figure of STATS.
     pub fn figure(&self, name: &str) -> u64 {
-        let stats = self.call(&[b"STATS"]);
-        let at = stats.iter().position(|word| word == name.as_bytes()).unwrap_or_else(|| panic!("STATS has no {name}"));
-        String::from_utf8_lossy(&stats[at + 1]).parse().expect("a number")
+        figure_of(&self.call(&[b"STATS"]), name)
     }
 
     pub fn send_words(&self, request: &str) {
@@ -433,6 +437,12 @@ impl Client {
     pub fn recv_frames(&self) -> Frames {
         self.socket.recv_multipart(0).expect("a reply in time")
     }
+}
+
+/// A figure in a reply to STATS.
+pub fn figure_of(stats: &Frames, name: &str) -> u64 {
+    let at = stats.iter().position(|word| word == name.as_bytes()).unwrap_or_else(|| panic!("STATS has no {name}"));
+    String::from_utf8_lossy(&stats[at + 1]).parse().expect("a number")
 }
 
 /// Frames as one line.

@@ -79,6 +79,8 @@ mod readme;
 mod repair;
 /// Segments that fill up: every sync mode, kills in between, batches larger than a segment.
 mod rotation;
+/// Every system call that changes a disk, failing in every way, at each of its first twenty times.
+mod syscalls;
 /// The tutorial's Python client, unchanged, before and after kill -9.
 mod tutorial;
 /// Every verb of the frames dialect, with the right arguments and with the wrong ones.
