@@ -16,8 +16,8 @@ ROUNDS ?= 3
 SECONDS_EACH ?= 1
 PEERS := cargo bench --locked --bench peers -- --results $(RESULTS)/results.json
 MEASURED := --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
-# What the tests use beside kvd's own needs: strace makes system calls fail.
-TEST_PACKAGES := strace python3-venv
+# What the tests use beside kvd's own needs: strace makes system calls fail, the file systems are filled up.
+TEST_PACKAGES := strace e2fsprogs xfsprogs python3-venv
 
 # Installs those of some packages that are missing.
 define install

@@ -7,9 +7,10 @@
 
 use crate::daemon::{Client, Daemon, KVD, Launch, Store, eventually, segments};
 use crate::oracle::show;
+use crate::small_disk::{FileSystem, SmallDisk};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -92,34 +93,6 @@ fn a_standard_error_that_takes_nothing_ends_nothing() {
     assert_eq!(store.start().client().say("GET k"), "OK v 1 0");
 }
 
-/// A file system of a few megabytes, unmounted in the end.
-pub struct SmallDisk {
-    mount_point: PathBuf,
-}
-
-impl SmallDisk {
-    pub fn mount(store: &Store, size: &str) -> SmallDisk {
-        let mount_point = store.beside("small-disk");
-        fs::create_dir(&mount_point).expect("a mount point");
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", &format!("size={size}"), "kvd-test"]).arg(&mount_point);
-        let status = command.status().expect("mount is installed");
-        assert!(status.success(), "a small disk needs the right to mount a tmpfs: run these tests as root");
-        SmallDisk { mount_point }
-    }
-
-    pub fn data_dir(&self) -> PathBuf {
-        self.mount_point.join("data")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily, in case a daemon of a failed test is still about to go.
-        let _ = Command::new("umount").arg("-l").arg(&self.mount_point).status();
-    }
-}
-
 /// What a client was told about one round of [`fill`].
 struct Round {
     set: bool,
@@ -180,9 +153,8 @@ fn assert_as_told(client: &Client, rounds: &[Round]) {
 #[test]
 fn a_full_disk_refuses_writes_and_nothing_else() {
     let store = Store::new();
-    let disk = SmallDisk::mount(&store, "4m");
-    let ballast = disk.mount_point.join("ballast");
-    fs::write(&ballast, vec![1; 1 << 20]).expect("room for ballast");
+    let Some(disk) = SmallDisk::mount(&store, FileSystem::Tmpfs, 4 << 20) else { return };
+    disk.take("ballast", 1 << 20);
     let launch = Launch::on(&disk.data_dir()).segment_size("64KiB");
     let daemon = launch.start();
     let client = daemon.dealer();
@@ -201,7 +173,7 @@ fn a_full_disk_refuses_writes_and_nothing_else() {
     assert_eq!(client.say("PING"), "OK PONG");
 
     // Room again: writes are taken again.
-    fs::remove_file(&ballast).expect("the ballast");
+    disk.give_back("ballast");
     eventually("writes are accepted once there is room", || {
         let reply = client.say("SET keep:room again");
         assert!(reply.starts_with("OK ") || reply.starts_with("ERR NOSPACE "), "{reply}");
@@ -233,22 +205,20 @@ fn a_full_disk_refuses_writes_and_nothing_else() {
 #[test]
 fn a_full_disk_can_be_restarted_on_and_emptied() {
     let store = Store::new();
-    let disk = SmallDisk::mount(&store, "2m");
-    let ballast = disk.mount_point.join("ballast");
-    fs::write(&ballast, vec![1; 512 << 10]).expect("room for a ballast");
+    let Some(disk) = SmallDisk::mount(&store, FileSystem::Tmpfs, 2 << 20) else { return };
+    disk.take("ballast", 512 << 10);
     let launch = Launch::on(&disk.data_dir()).segment_size("64KiB");
     let daemon = launch.start();
     let rounds = fill(&daemon.dealer());
     // Whatever is left is taken by somebody else.
-    let mut hog = File::create(disk.mount_point.join("hog")).expect("a file");
-    while hog.write_all(&[1; 512]).is_ok() {}
+    disk.take_the_rest("rest");
     daemon.kill();
     let daemon = launch.start();
     let client = daemon.client();
     assert_as_told(&client, &rounds);
     assert!(client.say("FLUSH").starts_with("OK "));
     assert_eq!(client.say("COUNT"), "OK 0");
-    fs::remove_file(&ballast).expect("the ballast gone");
+    disk.give_back("ballast");
     eventually("a store on a disk with room takes writes again", || client.say("SET k v").starts_with("OK "));
     daemon.kill();
     let daemon = launch.start();

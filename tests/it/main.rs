@@ -47,6 +47,8 @@ mod daemon;
 /// What a recovered store may hold, and tests that this judge can't be lied to.
 mod oracle;
 mod random;
+/// Real file systems of a few megabytes.
+mod small_disk;
 mod zmtp;
 
 /// What it costs to send the wrong bytes: nothing, to anyone else.
@@ -61,6 +63,8 @@ mod compaction;
 mod dump;
 /// Full disks, failing disks, damaged files, wrong directories: refused or survived, never silently lost.
 mod faults;
+/// Real file systems that are filled up, killed on, started on and emptied.
+mod full_disk;
 /// The source tree: which module may know which, and what no file may hold.
 mod house;
 /// kill -9 at random moments, over and over, against an oracle that knows what was promised.

@@ -2,9 +2,9 @@
 //! whose cost, and a client written from nothing but `docs/protocol.md`.
 
 use crate::daemon::{Client, Daemon, Launch, Store};
-use crate::faults::SmallDisk;
 use crate::packed_codec::{Told, message, replies};
 use crate::readme::{fenced, printed_by, text_of};
+use crate::small_disk::{FileSystem, SmallDisk};
 use kvd::command::{Command, Condition, End, Expiry, MAX_PACKED_COMMANDS, SetOptions};
 use kvd::mutation::{Key, PICKLED};
 use std::fs;
@@ -392,7 +392,7 @@ fn fill(client: &Client) -> Vec<[Told; 5]> {
 #[test]
 fn a_full_disk_refuses_the_writes_of_a_list_and_leaves_the_rest() {
     let store = Store::new();
-    let disk = SmallDisk::mount(&store, "4m");
+    let Some(disk) = SmallDisk::mount(&store, FileSystem::Tmpfs, 4 << 20) else { return };
     let launch = Launch::on(&disk.data_dir()).segment_size("64KiB");
     let daemon = launch.start();
     let client = daemon.dealer();
