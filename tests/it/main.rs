@@ -61,6 +61,8 @@ mod check;
 mod compaction;
 /// What `kvd dump` tells, and what `kvd load` makes of it.
 mod dump;
+/// Ten thousand connections, stolen identities, peers that send faster than the disk writes.
+mod crowd;
 /// Full disks, failing disks, damaged files, wrong directories: refused or survived, never silently lost.
 mod faults;
 /// Real file systems that are filled up, killed on, started on and emptied.

@@ -29,6 +29,14 @@ pub fn greeting() -> Vec<u8> {
     greeting
 }
 
+/// All that a DEALER says of its own accord before its first message: a greeting and who it is.
+pub fn opening(identity: &[u8]) -> Vec<u8> {
+    let property =
+        |name: &[u8], value: &[u8]| [&[name.len() as u8], name, &(value.len() as u32).to_be_bytes(), value].concat();
+    let ready = [&b"\x05READY"[..], &property(b"Socket-Type", b"DEALER"), &property(b"Identity", identity)].concat();
+    [greeting(), vec![COMMAND, ready.len() as u8], ready].concat()
+}
+
 /// Connects without saying anything. `endpoint` is `tcp://HOST:PORT`.
 pub fn connect_silently(endpoint: &str) -> io::Result<TcpStream> {
     let address = endpoint.strip_prefix("tcp://").expect("a TCP endpoint");
@@ -42,12 +50,15 @@ pub fn connect_silently(endpoint: &str) -> io::Result<TcpStream> {
 impl Peer {
     /// Connects and shakes hands.
     pub fn connect(endpoint: &str) -> io::Result<Peer> {
+        Peer::connect_as(endpoint, b"")
+    }
+
+    /// The same under a name of one's own.
+    pub fn connect_as(endpoint: &str, identity: &[u8]) -> io::Result<Peer> {
         let stream = connect_silently(endpoint)?;
         let incoming = BufReader::new(stream.try_clone()?);
         let mut peer = Peer { stream, incoming, outgoing: Vec::new() };
-        peer.outgoing.extend(greeting());
-        let ready = [b"\x05READY\x0bSocket-Type".as_slice(), &6_u32.to_be_bytes(), b"DEALER"].concat();
-        peer.queue_frame(COMMAND, &ready);
+        peer.outgoing.extend(opening(identity));
         peer.flush()?;
         peer.incoming.read_exact(&mut [0; 64])?;
         let (flags, command) = peer.read_frame()?;
