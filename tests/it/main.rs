@@ -59,10 +59,10 @@ mod bench;
 mod check;
 /// The log stays small under overwrites, kills, limits and damage.
 mod compaction;
-/// What `kvd dump` tells, and what `kvd load` makes of it.
-mod dump;
 /// Ten thousand connections, stolen identities, peers that send faster than the disk writes.
 mod crowd;
+/// What `kvd dump` tells, and what `kvd load` makes of it.
+mod dump;
 /// Full disks, failing disks, damaged files, wrong directories: refused or survived, never silently lost.
 mod faults;
 /// Real file systems that are filled up, killed on, started on and emptied.
