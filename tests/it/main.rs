@@ -49,6 +49,8 @@ mod oracle;
 mod random;
 /// Real file systems of a few megabytes.
 mod small_disk;
+/// Many peers that write and read, and remember what they were told.
+mod workload;
 mod zmtp;
 
 /// What it costs to send the wrong bytes: nothing, to anyone else.
