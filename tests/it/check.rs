@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn check(directory: &Path) -> (Option<i32>, String) {
+/// Exit code and what it said.
+pub fn check(directory: &Path) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_kvd")).arg("check").arg(directory).output().expect("kvd check");
     (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
 }

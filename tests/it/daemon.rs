@@ -240,14 +240,14 @@ impl Daemon {
 
     /// Waits for the line `kvd ready ENDPOINT…`.
     pub fn wait_ready(&mut self) {
-        if !self.becomes_ready() {
+        if !self.comes_up() {
             let status = self.wait_for_exit();
             panic!("the daemon ended before it was ready: {status}");
         }
     }
 
-    /// Waits until it serves. False if it ends before.
-    pub fn becomes_ready(&mut self) -> bool {
+    /// Waits until it serves or has ended, and tells whether it serves.
+    pub fn comes_up(&mut self) -> bool {
         match self.stdout.recv_timeout(PATIENCE) {
             Ok(line) => {
                 let endpoints = line.strip_prefix("kvd ready ").unwrap_or_else(|| panic!("not a ready line: {line}"));

@@ -94,13 +94,13 @@ fn a_standard_error_that_takes_nothing_ends_nothing() {
 }
 
 /// What a client was told about one round of [`fill`].
-struct Round {
-    set: bool,
+pub struct Round {
+    pub set: bool,
     increment: Option<String>,
 }
 
 /// Pipelines `SET n:i 41`, a value of 8 KiB and `INCR n:i` until some are refused. Returns what was told.
-fn fill(client: &Client) -> Vec<Round> {
+pub fn fill(client: &Client) -> Vec<Round> {
     let padding = vec![b'p'; 8 * 1024];
     let mut rounds: Vec<Round> = Vec::new();
     let mut refused = 0;
@@ -127,7 +127,7 @@ fn fill(client: &Client) -> Vec<Round> {
 }
 
 /// Asserts that the store holds what was acknowledged and nothing that was refused.
-fn assert_as_told(client: &Client, rounds: &[Round]) {
+pub fn assert_as_told(client: &Client, rounds: &[Round]) {
     for (n, round) in rounds.iter().enumerate() {
         let reply = client.say(&format!("GET n:{n}"));
         let expected = match (round.set, round.increment.as_deref()) {
@@ -245,7 +245,7 @@ pub fn strace<S: AsRef<OsStr>>(log: &Path, arguments: &[S]) -> Vec<OsString> {
 }
 
 /// Writes one key after the other until the daemon is gone. Returns how many were acknowledged.
-fn write_until_it_ends(daemon: &Daemon) -> usize {
+pub fn write_until_it_ends(daemon: &Daemon) -> usize {
     let mut peer = daemon.peer();
     for n in 0..2_000 {
         match peer.call(&["SET", &format!("k{n}"), &format!("v{n}")]) {

@@ -46,6 +46,8 @@ mod packed_codec;
 mod daemon;
 /// What a recovered store may hold, and tests that this judge can't be lied to.
 mod oracle;
+/// A disk whose power can fail, and which fails on demand, for the real daemon to run on.
+mod power;
 mod random;
 /// Real file systems of a few megabytes.
 mod small_disk;
@@ -81,6 +83,8 @@ mod memory;
 mod order;
 /// The packed dialect: lists of commands, in order, each with its own reply.
 mod packed;
+/// Power failures, on a disk that forgets and tears what was not synced; failed syncs and full disks before one.
+mod power_failure;
 /// What the README says: its client, its example, its flags, its links.
 mod readme;
 /// What `kvd repair` saves of a damaged log, and what it says of the rest.

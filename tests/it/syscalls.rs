@@ -366,7 +366,7 @@ fn run(case: Case, seed: &Seed) -> Verdict<Outcome> {
     let (store, mut writer) = seed.copy();
     let log = store.beside("strace");
     let mut daemon = launch(case, &store, &log).spawn();
-    let is_ready = daemon.becomes_ready();
+    let is_ready = daemon.comes_up();
     let (mut went, mut refused) = (Went::Short, 0);
     if is_ready {
         // It may have ended by now.
@@ -387,7 +387,7 @@ fn run(case: Case, seed: &Seed) -> Verdict<Outcome> {
 
     let launch = store.launch().segment_size(SEGMENT);
     let mut daemon = launch.spawn();
-    if !daemon.becomes_ready() {
+    if !daemon.comes_up() {
         return Err(told(format!("the next start is refused: {}", daemon.wait().stderr)));
     }
     let recovered = state(&mut daemon.peer())?;
