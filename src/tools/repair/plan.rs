@@ -66,6 +66,8 @@ struct Found {
     segment: Segment,
     /// Whether the header is what stands in the file, and not what it must have been.
     header_is_right: bool,
+    /// Whether it is known with what the segment before has to end.
+    link_is_right: bool,
 }
 
 impl Plan {
@@ -84,34 +86,36 @@ pub fn plan(disk: &dyn Fs, visit: &mut dyn FnMut(&Record<'_>)) -> Result<Plan, R
     let mut plan = Plan { patches: Vec::new(), journal: None, losses: Losses::default(), sound: 0 };
     let Some(last) = found.last() else { return Ok(plan) };
     let (last_number, identity) = (last.segment.header.number, last.segment.header.identity);
-    let mut course = Course { next_version: 1, next_batch: 1, last_now: 0, ends_with_journal: false };
+    let mut course = Course::default();
     let segments: Vec<_> = found.iter().map(|found| found.segment.clone()).collect();
     let bar = Bar::of_log("read", disk, &segments);
     let progress = Progress::default();
-    for (index, Found { segment, header_is_right }) in found.iter().enumerate() {
+    for (index, Found { segment, header_is_right, link_is_right }) in found.iter().enumerate() {
         let header = segment.header;
         let contents = disk.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
         let header = if *header_is_right {
             header
         } else {
-            // What its header said of what came before is what was found there.
-            let begins = first_batch(&header, contents.bytes()).filter(|(at, _)| *at == SEGMENT_HEADER);
-            let link = begins.map_or(Link { number: course.next_batch, chain: 0 }, |(_, link)| link);
+            let link = if *link_is_right { header.link } else { course.link };
             SegmentHeader { next_version: course.next_version, link, created: course.last_now, ..header }
         };
+        if !link_is_right {
+            // Whether the segment before it ends where it should nothing tells but versions.
+            let begins = first_version(&header, contents.as_ref());
+            plan.losses.add(Loss::of_versions(&segment.name, course.next_version, begins));
+        }
         let open =
             index.checked_sub(1).and_then(|before| segments.get(before)).map_or(0, |before| before.header.number);
         if header.first() > open + 1 {
             let begins =
                 if *header_is_right { Some(header.next_version) } else { first_version(&header, contents.as_ref()) };
-            plan.miss(open + 1, &header, course.next_version, begins);
+            plan.miss(open + 1, &header, &course, begins);
         }
-        let next = found
-            .get(index + 1)
-            .filter(|next| next.header_is_right && next.segment.header.first() == header.number + 1);
+        let next =
+            found.get(index + 1).filter(|next| next.link_is_right && next.segment.header.first() == header.number + 1);
         let successor = next.map(|next| next.segment.header.link);
         let is_last = header.number == last_number;
-        let mut versions_end = next.map(|next| next.segment.header.next_version);
+        let mut versions_end = next.filter(|next| next.header_is_right).map(|next| next.segment.header.next_version);
         let reading = read_segment(segment, successor, contents.as_ref(), &progress, &mut |_| ());
         let why = match reading.verdict {
             _ if !header_is_right => Some("the segment's header can't be read".to_owned()),
@@ -131,6 +135,7 @@ pub fn plan(disk: &dyn Fs, visit: &mut dyn FnMut(&Record<'_>)) -> Result<Plan, R
             read_segment(segment, successor, contents.as_ref(), &Progress::default(), &mut |record| visit(&record));
             plan.sound += 1;
             course.goes_on(reading.report.next_version, reading.report.link.number, reading.report.last_now);
+            course.link = reading.report.link;
             course.ends_with_journal = header.kind == SegmentKind::Journal;
         }
         bar.at(progress.done.load(Ordering::Relaxed));
@@ -146,8 +151,17 @@ struct Course {
     next_version: u64,
     next_batch: u64,
     last_now: u64,
+    /// With what the last segment ends.
+    link: Link,
     /// Whether the last segment can be appended to.
     ends_with_journal: bool,
+}
+
+impl Default for Course {
+    fn default() -> Self {
+        let link = Link { number: 1, chain: 0 };
+        Course { next_version: 1, next_batch: 1, last_now: 0, link, ends_with_journal: false }
+    }
 }
 
 impl Course {
@@ -205,10 +219,13 @@ impl Plan {
     }
 
     /// Plans for segments that are missing before another, whose lowest version this is, if that is known.
-    fn miss(&mut self, first: u64, before: &SegmentHeader, next_version: u64, begins: Option<u64>) {
+    fn miss(&mut self, first: u64, before: &SegmentHeader, course: &Course, begins: Option<u64>) {
         let number = before.first() - 1;
         let kind = SegmentKind::Compacted(Compacted { first, generation: 1, length: 0 });
-        let header = SegmentHeader { kind, number, next_version, watermark: next_version.saturating_sub(1), ..*before };
+        let next_version = course.next_version;
+        let watermark = next_version.saturating_sub(1);
+        // It carries on what is there, whatever came after that.
+        let header = SegmentHeader { kind, number, next_version, watermark, link: course.link, ..*before };
         let name = file_name(number);
         self.losses.add(Loss::of_versions(&name, next_version, begins));
         let why = if first == number {
@@ -231,7 +248,7 @@ fn find(disk: &dyn Fs) -> Result<Vec<Found>, RepairError> {
                 return Err(LogError::Misplaced { name, says: header.number }.into());
             }
             HeaderState::Valid(header) => {
-                found.push(Found { segment: Segment { name, header }, header_is_right: true });
+                found.push(Found { segment: Segment { name, header }, header_is_right: true, link_is_right: true });
             }
             HeaderState::Newer { version } => return Err(LogError::Newer { name, version }.into()),
             state @ (HeaderState::Blank | HeaderState::Broken | HeaderState::Foreign) => {
@@ -247,12 +264,17 @@ fn find(disk: &dyn Fs) -> Result<Vec<Found>, RepairError> {
         // Without anything behind the header it is a spare, or one that was being made.
         let body = contents.bytes().get(SEGMENT_HEADER..).unwrap_or_default();
         if is_foreign || body.iter().any(|byte| *byte != 0) {
-            let header = guess(contents.as_ref(), identity, number, &found);
+            let mut header = guess(contents.as_ref(), identity, number, &found);
             // Its magic may be what is damaged, if what is in it belongs here.
             if is_foreign && first_batch(&header, contents.bytes()).is_none() {
                 return Err(LogError::Foreign { name }.into());
             }
-            found.push(Found { segment: Segment { name, header }, header_is_right: false });
+            // The first batch tells with what the segment before it has to end, if it is there.
+            let begins = first_batch(&header, contents.bytes()).filter(|(at, _)| *at == SEGMENT_HEADER);
+            let link = begins.filter(|_| header.kind == SegmentKind::Journal).map(|(_, link)| link);
+            header.link = link.unwrap_or(header.link);
+            let segment = Segment { name, header };
+            found.push(Found { segment, header_is_right: false, link_is_right: link.is_some() });
         }
     }
     found.sort_by_key(|found| found.segment.header.number);
