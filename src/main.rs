@@ -8,7 +8,7 @@ use kvd::tools::dump::{self, Wanted};
 use kvd::tools::load::{self, LoadError};
 use kvd::tools::repair;
 use std::fs::File;
-use std::io::{BufReader, IsTerminal as _, Write as _};
+use std::io::{self, BufReader, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -19,6 +19,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A tool could not do what it was asked for.
 const FAILED: u8 = 1;
+/// A data directory can't be read, or what was found in it can't be told.
+const UNREADABLE: u8 = Finding::Unreadable.exit_code();
 /// A flag is wrong; the same as clap's own.
 const USAGE: u8 = 2;
 
@@ -29,9 +31,9 @@ fn main() -> ExitCode {
     }
     let filter = match filter(flags.log_level.as_deref()) {
         Ok(filter) => filter,
-        Err(error) => return complain(&format!("--log-level: {error}"), USAGE),
+        Err(error) => return tell(&format!("--log-level: {error}"), USAGE),
     };
-    let stderr = std::io::stderr;
+    let stderr = io::stderr;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
@@ -41,63 +43,57 @@ fn main() -> ExitCode {
         .init();
     let config = match flags.validate(kvd::server::machine_memory()) {
         Ok(config) => config,
-        Err(error) => return complain(&error.to_string(), USAGE),
+        Err(error) => return tell(&error.to_string(), USAGE),
     };
     match kvd::server::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error.to_string(), error.exit_code()),
+        Err(error) => tell(&error.to_string(), error.exit_code()),
     }
 }
 
 fn run_tool(tool: &Tool) -> ExitCode {
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     match tool {
         Tool::Check { dir, json } => {
             let report = check::check(dir);
-            match if *json { report.write_json(&mut out) } else { report.write(&mut out) } {
-                Ok(()) => ExitCode::from(report.finding().exit_code()),
-                Err(error) => complain(&format!("can't write the report: {error}"), Finding::Unreadable.exit_code()),
-            }
+            let written = if *json { report.write_json(&mut out) } else { report.write(&mut out) };
+            told(written, report.finding().exit_code())
         }
         Tool::Repair { dir, write, policy, json, dry_run: _ } => match repair::repair(dir, *policy, *write) {
-            Ok(report) => match if *json { report.write_json(&mut out) } else { report.write(&mut out) } {
-                Ok(()) if report.is_sound() || report.written.is_some() => ExitCode::SUCCESS,
-                Ok(()) => ExitCode::from(FAILED),
-                Err(error) => complain(&format!("can't write the report: {error}"), Finding::Unreadable.exit_code()),
-            },
-            Err(error) => complain(&error.to_string(), Finding::Unreadable.exit_code()),
+            Ok(report) => {
+                let written = if *json { report.write_json(&mut out) } else { report.write(&mut out) };
+                told(written, if report.is_sound() || report.written.is_some() { 0 } else { FAILED })
+            }
+            Err(error) => tell(&error.to_string(), UNREADABLE),
         },
         Tool::Dump { dir, prefix, history } => {
             let wanted = Wanted { prefix: prefix.clone().into_bytes(), history: *history };
             match dump::dump(dir, &wanted, &mut out) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => complain(&error.to_string(), FAILED),
+                Err(error) => tell(&error.to_string(), FAILED),
             }
         }
         Tool::Load { file, server, data_dir } => {
             let into = match (server, data_dir) {
-                (Some(endpoint), _) => load::Into::Server(endpoint.to_string()),
-                (None, data_dir) => load::Into::Directory(data_dir.clone().unwrap_or_default()),
+                (Some(endpoint), _) => load::Destination::Server(endpoint.to_string()),
+                (None, data_dir) => load::Destination::Directory(data_dir.clone().unwrap_or_default()),
             };
             match load_from(file.as_deref(), &into) {
-                Ok(lines) => {
-                    eprintln!("kvd: {lines} keys stored");
-                    ExitCode::SUCCESS
-                }
-                Err(error) => complain(&error.to_string(), FAILED),
+                Ok(lines) => tell(&format!("{lines} keys stored"), 0),
+                Err(error) => tell(&error.to_string(), FAILED),
             }
         }
         Tool::Bench(flags) => match flags.validate() {
             Ok(settings) => ExitCode::from(session::run(&settings, &mut out)),
-            Err(error) => complain(&error.to_string(), USAGE),
+            Err(error) => tell(&error.to_string(), USAGE),
         },
     }
 }
 
 /// Loads a file, or standard input.
-fn load_from(file: Option<&Path>, into: &load::Into) -> Result<u64, LoadError> {
+fn load_from(file: Option<&Path>, into: &load::Destination) -> Result<u64, LoadError> {
     match file {
-        None => load::load(&mut std::io::stdin().lock(), into),
+        None => load::load(&mut io::stdin().lock(), into),
         Some(path) => {
             let file = File::open(path).map_err(LoadError::Input)?;
             load::load(&mut BufReader::new(file), into)
@@ -114,8 +110,17 @@ fn filter(level: Option<&str>) -> Result<EnvFilter, String> {
     }
 }
 
-fn complain(what: &str, code: u8) -> ExitCode {
+/// The exit code that goes with a report, if that could be written.
+fn told(written: io::Result<()>, code: u8) -> ExitCode {
+    match written {
+        Ok(()) => ExitCode::from(code),
+        Err(error) => tell(&format!("can't write the report: {error}"), UNREADABLE),
+    }
+}
+
+/// Says it on standard error.
+fn tell(what: &str, code: u8) -> ExitCode {
     // Where nobody can be told, the exit code still tells it; `eprintln` would panic.
-    let _ = writeln!(std::io::stderr(), "kvd: {what}");
+    let _ = writeln!(io::stderr(), "kvd: {what}");
     ExitCode::from(code)
 }

@@ -308,6 +308,19 @@ impl BatchHeader {
     }
 }
 
+/// The first batch header in a segment from an offset on, and where it stands. A header counts if its checksum is right for
+/// that place.
+pub fn find_header(segment: &[u8], seed: Seed, from: usize) -> Option<(usize, BatchHeader)> {
+    let mut at = from;
+    loop {
+        at += memchr::memmem::find(segment.get(at..)?, &BATCH_MAGIC)?;
+        if let Some(header) = BatchHeader::decode(segment.get(at..)?, seed, at as u64) {
+            return Some((at, header));
+        }
+        at += 1;
+    }
+}
+
 /// A batch that was verified to its last byte.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifiedBatch<'a> {

@@ -4,7 +4,7 @@
 //! for the very place where it stands, so nothing inside of a value is ever taken for one. Changes nothing. A start never
 //! uses it: what it gives up is for a person to accept.
 
-use super::batch::{BATCH_HEADER, BATCH_MAGIC, BatchHeader, Link};
+use super::batch::{BATCH_HEADER, BatchHeader, Link, find_header};
 use super::bytes::{all_zero, array, u32_at, u64_at};
 use super::checksum::Seed;
 use super::record::{self, RECORD_HEADER, Record};
@@ -71,14 +71,7 @@ pub fn salvage<'a>(header: &SegmentHeader, bytes: &'a [u8], visit: &mut dyn FnMu
 /// The first batch that stands in a segment, if this is its header, and at which offset: a header can be told by that, since
 /// checksums know their place.
 pub fn first_batch(header: &SegmentHeader, bytes: &[u8]) -> Option<(usize, Link)> {
-    let (seed, mut at) = (header.seed(), SEGMENT_HEADER);
-    loop {
-        at += memchr::memmem::find(bytes.get(at..)?, &BATCH_MAGIC)?;
-        if let Some(batch) = BatchHeader::decode(bytes.get(at..)?, seed, at as u64) {
-            return Some((at, batch.link));
-        }
-        at += 1;
-    }
+    find_header(bytes, header.seed(), SEGMENT_HEADER).map(|(at, batch)| (at, batch.link))
 }
 
 /// How far the reading of a segment is.
@@ -103,7 +96,7 @@ impl<'a> Reader<'a, '_> {
                 self.read_batch(position, &header)
             } else {
                 // The records of a batch whose header can't be read stand for themselves.
-                let next = self.next_header(position + 1);
+                let next = find_header(self.bytes, self.seed, position + 1).map_or(self.bytes.len(), |(at, _)| at);
                 self.give_up(position);
                 self.read_records(position, next);
                 self.lost_count = true;
@@ -130,19 +123,6 @@ impl<'a> Reader<'a, '_> {
         self.salvaged.next_version = self.salvaged.next_version.max(header.next_version);
         self.salvaged.last_now = self.salvaged.last_now.max(header.now);
         end
-    }
-
-    /// Where the next batch header stands, from here on; the end if there is none.
-    fn next_header(&self, mut from: usize) -> usize {
-        while let Some(found) = self.bytes.get(from..).and_then(|rest| memchr::memmem::find(rest, &BATCH_MAGIC)) {
-            from += found;
-            let rest = self.bytes.get(from..).unwrap_or_default();
-            if BatchHeader::decode(rest, self.seed, from as u64).is_some() {
-                return from;
-            }
-            from += 1;
-        }
-        self.bytes.len()
     }
 
     /// Takes in every record that stands between these offsets.

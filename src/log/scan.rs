@@ -3,7 +3,7 @@
 //! Knows how batches follow each other. Does not know files, directories or what a fault means for the log as a
 //! whole, changes nothing, and sizes nothing by what it reads. `kvd check` and a start share it.
 
-use super::batch::{BATCH_HEADER, BATCH_MAGIC, BatchFault, BatchHeader, BatchKind, Durable, Link, VerifiedBatch};
+use super::batch::{BATCH_HEADER, BatchFault, BatchKind, Durable, Link, VerifiedBatch, find_header};
 use super::bytes::all_zero;
 use super::record::RecordFault;
 use super::segment::{SEGMENT_HEADER, SegmentHeader};
@@ -147,15 +147,12 @@ fn fault_at_end(rest: &[u8], fault: BatchFault) -> Option<Fault> {
 /// Whether bytes beyond the end hold a batch header that is right for its place and says that the batch which is
 /// missing at the end had been durable. Its body does not matter: the header was written after that batch was synced.
 fn proves_loss(bytes: &[u8], header: &SegmentHeader, report: &SegmentReport) -> bool {
-    let seed = header.seed();
-    let mut position = report.end as usize;
-    while let Some(found) = bytes.get(position..).and_then(|rest| memchr::memmem::find(rest, &BATCH_MAGIC)) {
-        position += found;
-        let later = bytes.get(position..).and_then(|rest| BatchHeader::decode(rest, seed, position as u64));
-        if later.is_some_and(|later| later.durable.batch >= report.link.number) {
+    let mut from = report.end as usize;
+    while let Some((at, later)) = find_header(bytes, header.seed(), from) {
+        if later.durable.batch >= report.link.number {
             return true;
         }
-        position += 1;
+        from = at + 1;
     }
     false
 }

@@ -19,7 +19,7 @@
 
 use super::batch::{Batch, Durable, Link};
 use super::error::LogError;
-use super::fs::{File, Fs, is_no_space};
+use super::fs::{File, Fs, create_anew, is_no_space};
 use super::segment::{SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, unix_milliseconds};
 use std::io;
 use std::sync::Arc;
@@ -349,12 +349,8 @@ impl Writer {
 
     fn create_spare(&self, number: u64) -> Result<Spare, AppendError> {
         let name = file_name(number);
-        let mut created = self.fs.create(&name);
-        if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
-            // A rotation into it found no room for its header. No number above the active one holds data.
-            self.fs.remove(&name).map_err(LogError::io("remove", &name))?;
-            created = self.fs.create(&name);
-        }
+        // One may be there, into which a rotation found no room for its header. No number above the active one holds data.
+        let created = create_anew(self.fs.as_ref(), &name);
         let file = created.map_err(|error| no_space_or_fatal(error, "create", &name))?;
         match file.allocate(self.segment_size) {
             Ok(()) => Ok(Spare { file, number }),

@@ -219,7 +219,10 @@ impl Reception {
         for request in requests.iter_mut().take(answered) {
             request.clear();
         }
-        requests.rotate_left(answered);
+        if answered < self.taken {
+            // What is left comes first in the next pass.
+            requests.rotate_left(answered);
+        }
         self.taken -= answered;
         self.requests = requests;
         Ok(commands)

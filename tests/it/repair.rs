@@ -268,3 +268,24 @@ fn what_is_no_damage_is_not_repaired() {
     assert!(code == Some(3) && said.contains("kvd did not write it"), "{said}");
     assert_eq!(fs::read(&foreign).expect("untouched"), b"a letter");
 }
+
+#[test]
+fn a_repair_that_was_cut_short_is_begun_again() {
+    let (store, expected) = log(true);
+    // The last segment is damaged where later batches prove it, so that a journal has to be begun as well.
+    let last = written(&store.path()).pop().expect("a segment");
+    let mut bytes = fs::read(&last).expect("a segment");
+    bytes[4096 + 20] ^= 1;
+    fs::write(&last, &bytes).expect("a damaged segment");
+    let (_, report) = repair(&store.path(), &[]);
+    let journal = report["journal"].as_str().expect("a new journal").to_owned();
+    for name in [last.with_extension("log.tmp"), store.path().join(journal).with_extension("log.tmp")] {
+        fs::write(name, b"what was written until then").expect("a left-over");
+    }
+    let (code, report) = repair(&store.path(), &["--write"]);
+    assert_eq!(code, Some(0), "{report}");
+    let daemon = store.start();
+    let found = dump(&store.path());
+    assert!(found.len() <= expected.len() && found.len() + 2 >= expected.len(), "{} keys", found.len());
+    assert!(daemon.client().say("SET after v").starts_with("OK"));
+}

@@ -6,7 +6,7 @@
 use super::CompactionError;
 use crate::log::batch::{Batch, Durable, Link, Tally};
 use crate::log::error::LogError;
-use crate::log::fs::{File, Fs, is_no_space};
+use crate::log::fs::{File, Fs, create_anew, is_no_space};
 use crate::log::segment::{SEGMENT_HEADER, SegmentHeader, SegmentKind};
 use crate::mutation::Mutation;
 use std::io;
@@ -35,12 +35,7 @@ impl CompactedWriter {
     /// # Errors
     /// No room, or what else the disk refuses.
     pub fn create(fs: &dyn Fs, header: SegmentHeader, name: &str) -> Result<CompactedWriter, CompactionError> {
-        let mut created = fs.create(name);
-        if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
-            fs.remove(name).map_err(LogError::io("remove", name))?;
-            created = fs.create(name);
-        }
-        let file = created.map_err(|error| no_space_or_fatal(error, "create", name))?;
+        let file = create_anew(fs, name).map_err(|error| no_space_or_fatal(error, "create", name))?;
         Ok(CompactedWriter {
             file,
             header,

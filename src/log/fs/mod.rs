@@ -96,6 +96,20 @@ impl Contents for Copied {
     }
 }
 
+/// Makes a file, in place of one of this name that was left over.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn create_anew(fs: &dyn Fs, name: &str) -> io::Result<Box<dyn File>> {
+    match fs.create(name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs.remove(name)?;
+            fs.create(name)
+        }
+        created => created,
+    }
+}
+
 /// Whether an error says that there is no room.
 pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

@@ -86,7 +86,7 @@ fn read(disk: &dyn Fs) -> Report {
                     versions = Some((least.min(record.version), most.max(record.version)));
                 });
                 flaws.extend(Flaw::of_reading(&reading));
-                readings.push((reading, versions, contents.file_len()));
+                readings.push((index, reading, versions, contents.file_len()));
             }
             Err(error) => flaws.push(Flaw::of_log(&LogError::io("read", &segment.name)(error))),
         }
@@ -94,10 +94,8 @@ fn read(disk: &dyn Fs) -> Report {
     }
     drop(bar);
     let live = survivors.of_segments(segments.len(), unix_milliseconds());
-    let place = |name: &str| segments.iter().position(|segment| segment.name == name);
-    let figures = readings.into_iter().map(|(reading, versions, file_bytes)| {
-        let live = place(&reading.segment.name).and_then(|place| live.get(place)).copied().unwrap_or(0);
-        SegmentFigures::of(&reading, versions, live, file_bytes)
+    let figures = readings.into_iter().map(|(index, reading, versions, file_bytes)| {
+        SegmentFigures::of(&reading, versions, live.get(index).copied().unwrap_or(0), file_bytes)
     });
     Report { segments: figures.collect(), flaws }
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Where lines go.
 #[derive(Clone, Debug)]
-pub enum Into {
+pub enum Destination {
     /// A running daemon, at this endpoint as libzmq calls it.
     Server(String),
     /// A directory without a log, which is made if it is missing.
@@ -75,10 +75,10 @@ trait Sink {
 ///
 /// # Errors
 /// A [`LoadError`], at the first line that can't be stored.
-pub fn load(lines: &mut dyn BufRead, into: &Into) -> Result<u64, LoadError> {
+pub fn load(lines: &mut dyn BufRead, into: &Destination) -> Result<u64, LoadError> {
     match into {
-        Into::Server(endpoint) => feed(lines, server::Server::connect(endpoint)?),
-        Into::Directory(path) => feed(lines, directory::Directory::make(path)?),
+        Destination::Server(endpoint) => feed(lines, server::Server::connect(endpoint)?),
+        Destination::Directory(path) => feed(lines, directory::Directory::make(path)?),
     }
 }
 

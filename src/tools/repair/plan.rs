@@ -9,7 +9,7 @@ use crate::log::batch::Link;
 use crate::log::fs::{Contents, Fs};
 use crate::log::record::Record;
 use crate::log::recovery::{Segment, Verdict, read_segment, segment_numbers};
-use crate::log::salvage::{Gap, Salvaged, first_batch, salvage};
+use crate::log::salvage::{Salvaged, first_batch, salvage};
 use crate::log::segment::{
     Compacted, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, unix_milliseconds,
 };
@@ -40,8 +40,6 @@ pub struct Patch {
     pub damaged: Option<Box<dyn Contents>>,
     /// The header by which the damaged file is read.
     pub read_as: SegmentHeader,
-    /// What can't be read of it.
-    pub gaps: Vec<Gap>,
     /// Records that are kept.
     pub records: u64,
     /// Why.
@@ -77,77 +75,34 @@ impl Plan {
     }
 }
 
-/// Looks at every segment, and gives every record that is kept to `visit`, in the order of the log.
+/// Looks at every segment, and gives every record that is kept to `visit`, in the order of the log; those of a damaged segment
+/// more than once.
 ///
 /// # Errors
 /// What can't be repaired: a file that belongs elsewhere or that this program can't know, or a directory that can't be read.
 pub fn plan(disk: &dyn Fs, visit: &mut dyn FnMut(&Record<'_>)) -> Result<Plan, RepairError> {
     let found = belonging_together(find(disk)?)?;
     let mut plan = Plan { patches: Vec::new(), journal: None, losses: Losses::default(), sound: 0 };
-    let Some(last) = found.last() else { return Ok(plan) };
-    let (last_number, identity) = (last.segment.header.number, last.segment.header.identity);
     let mut course = Course::default();
     let segments: Vec<_> = found.iter().map(|found| found.segment.clone()).collect();
     let bar = Bar::of_log("read", disk, &segments);
     let progress = Progress::default();
-    for (index, Found { segment, header_is_right, link_is_right }) in found.iter().enumerate() {
-        let header = segment.header;
-        let contents = disk.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
-        let header = if *header_is_right {
-            header
-        } else {
-            let link = if *link_is_right { header.link } else { course.link };
-            SegmentHeader { next_version: course.next_version, link, created: course.last_now, ..header }
-        };
-        if !link_is_right {
-            // Whether the segment before it ends where it should nothing tells but versions.
-            let begins = first_version(&header, contents.as_ref());
-            plan.losses.add(Loss::of_versions(&segment.name, course.next_version, begins));
-        }
-        let open =
-            index.checked_sub(1).and_then(|before| segments.get(before)).map_or(0, |before| before.header.number);
-        if header.first() > open + 1 {
-            let begins =
-                if *header_is_right { Some(header.next_version) } else { first_version(&header, contents.as_ref()) };
-            plan.miss(open + 1, &header, &course, begins);
-        }
-        let next =
-            found.get(index + 1).filter(|next| next.link_is_right && next.segment.header.first() == header.number + 1);
-        let successor = next.map(|next| next.segment.header.link);
-        let is_last = header.number == last_number;
-        let mut versions_end = next.filter(|next| next.header_is_right).map(|next| next.segment.header.next_version);
-        let reading = read_segment(segment, successor, contents.as_ref(), &progress, &mut |_| ());
-        let why = match reading.verdict {
-            _ if !header_is_right => Some("the segment's header can't be read".to_owned()),
-            Verdict::Damage(fault) => Some(fault.to_string()),
-            // Only the last segment may end in a tear.
-            Verdict::TornTail if !is_last => reading.report.fault.map(|fault| fault.to_string()),
-            Verdict::Clean | Verdict::TornTail => None,
-        };
-        if let Some(why) = why {
-            if is_last {
-                versions_end = None;
-            }
-            let salvaged = plan.patch(&header, contents, why, versions_end, visit);
-            course.goes_on(salvaged.next_version, salvaged.next_batch, salvaged.last_now);
-            course.ends_with_journal = false;
-        } else {
-            read_segment(segment, successor, contents.as_ref(), &Progress::default(), &mut |record| visit(&record));
-            plan.sound += 1;
-            course.goes_on(reading.report.next_version, reading.report.link.number, reading.report.last_now);
-            course.link = reading.report.link;
-            course.ends_with_journal = header.kind == SegmentKind::Journal;
-        }
+    for (index, segment) in found.iter().enumerate() {
+        plan.look_at(disk, segment, found.get(index + 1), &mut course, &progress, visit)?;
         bar.at(progress.done.load(Ordering::Relaxed));
     }
-    if !course.ends_with_journal {
-        plan.journal = Some(course.journal(identity, last_number + 1));
+    if let Some(last) = segments.last()
+        && !course.ends_with_journal
+    {
+        plan.journal = Some(course.journal(last.header.identity, course.number + 1));
     }
     Ok(plan)
 }
 
 /// What the log says of what comes next, as far as it was read.
 struct Course {
+    /// The number of the last segment; 0 before the first.
+    number: u64,
     next_version: u64,
     next_batch: u64,
     last_now: u64,
@@ -160,7 +115,7 @@ struct Course {
 impl Default for Course {
     fn default() -> Self {
         let link = Link { number: 1, chain: 0 };
-        Course { next_version: 1, next_batch: 1, last_now: 0, link, ends_with_journal: false }
+        Course { number: 0, next_version: 1, next_batch: 1, last_now: 0, link, ends_with_journal: false }
     }
 }
 
@@ -188,6 +143,57 @@ impl Course {
 }
 
 impl Plan {
+    /// Looks at one segment, before which the log was read up to `course`, and behind which `next` was found.
+    fn look_at(
+        &mut self,
+        disk: &dyn Fs,
+        found: &Found,
+        next: Option<&Found>,
+        course: &mut Course,
+        progress: &Progress,
+        visit: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<(), RepairError> {
+        let Found { segment, header_is_right, link_is_right } = found;
+        let contents = disk.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
+        let mut header = segment.header;
+        let mut begins = Some(header.next_version);
+        if !header_is_right {
+            header.link = if *link_is_right { header.link } else { course.link };
+            (header.next_version, header.created) = (course.next_version, course.last_now);
+            begins = first_version(&header, contents.as_ref());
+        }
+        if !link_is_right {
+            // Whether the segment before it ends where it should nothing tells but versions.
+            self.losses.add(Loss::of_versions(&segment.name, course.next_version, begins));
+        }
+        if header.first() > course.number + 1 {
+            self.miss(course.number + 1, &header, course, begins);
+        }
+        let is_last = next.is_none();
+        let next = next.filter(|next| next.segment.header.first() == header.number + 1);
+        let successor = next.filter(|next| next.link_is_right).map(|next| next.segment.header.link);
+        let reading = read_segment(segment, successor, contents.as_ref(), progress, &mut |record| visit(&record));
+        let why = match reading.verdict {
+            _ if !header_is_right => Some("the segment's header can't be read".to_owned()),
+            Verdict::Damage(fault) => Some(fault.to_string()),
+            // Only the last segment may end in a tear.
+            Verdict::TornTail if !is_last => reading.report.fault.map(|fault| fault.to_string()),
+            Verdict::Clean | Verdict::TornTail => None,
+        };
+        course.number = header.number;
+        course.ends_with_journal = why.is_none() && header.kind == SegmentKind::Journal;
+        if let Some(why) = why {
+            let versions_end = next.filter(|next| next.header_is_right).map(|next| next.segment.header.next_version);
+            let salvaged = self.patch(&header, contents, why, versions_end, visit);
+            course.goes_on(salvaged.next_version, salvaged.next_batch, salvaged.last_now);
+        } else {
+            self.sound += 1;
+            course.goes_on(reading.report.next_version, reading.report.link.number, reading.report.last_now);
+            course.link = reading.report.link;
+        }
+        Ok(())
+    }
+
     /// Plans for a segment, whose number is right, what is put in its place. Returns what was salvaged.
     fn patch(
         &mut self,
@@ -200,10 +206,9 @@ impl Plan {
         let compacted = Compacted { first: read_as.first(), generation: read_as.generation() + 1, length: 0 };
         let header = SegmentHeader { kind: SegmentKind::Compacted(compacted), ..*read_as };
         let damaged = Some(contents);
-        let mut patch = Patch { header, damaged, read_as: *read_as, gaps: Vec::new(), records: 0, why };
+        let mut patch = Patch { header, damaged, read_as: *read_as, records: 0, why };
         let salvaged = patch.each_record(visit);
         patch.records = salvaged.records;
-        patch.gaps.clone_from(&salvaged.gaps);
         for gap in &salvaged.gaps {
             self.losses.add(Loss::of_gap(&patch.name(), gap, versions_end));
         }
@@ -233,7 +238,7 @@ impl Plan {
         } else {
             format!("{} to it are missing", file_name(first))
         };
-        self.patches.push(Patch { header, damaged: None, read_as: header, gaps: Vec::new(), records: 0, why });
+        self.patches.push(Patch { header, damaged: None, read_as: header, records: 0, why });
     }
 }
 
@@ -264,16 +269,15 @@ fn find(disk: &dyn Fs) -> Result<Vec<Found>, RepairError> {
         // Without anything behind the header it is a spare, or one that was being made.
         let body = contents.bytes().get(SEGMENT_HEADER..).unwrap_or_default();
         if is_foreign || body.iter().any(|byte| *byte != 0) {
-            let mut header = guess(contents.as_ref(), identity, number, &found);
+            let (header, begins) = guess(contents.as_ref(), identity, number, &found);
             // Its magic may be what is damaged, if what is in it belongs here.
-            if is_foreign && first_batch(&header, contents.bytes()).is_none() {
+            if is_foreign && begins.is_none() {
                 return Err(LogError::Foreign { name }.into());
             }
-            // The first batch tells with what the segment before it has to end, if it is there.
-            let begins = first_batch(&header, contents.bytes()).filter(|(at, _)| *at == SEGMENT_HEADER);
-            let link = begins.filter(|_| header.kind == SegmentKind::Journal).map(|(_, link)| link);
-            header.link = link.unwrap_or(header.link);
-            let segment = Segment { name, header };
+            // The first batch of a journal tells with what the segment before it has to end, if it is there.
+            let is_journal = header.kind == SegmentKind::Journal;
+            let link = begins.filter(|(at, _)| is_journal && *at == SEGMENT_HEADER).map(|(_, link)| link);
+            let segment = Segment { name, header: SegmentHeader { link: link.unwrap_or(header.link), ..header } };
             found.push(Found { segment, header_is_right: false, link_is_right: link.is_some() });
         }
     }
@@ -281,8 +285,14 @@ fn find(disk: &dyn Fs) -> Result<Vec<Found>, RepairError> {
     Ok(found)
 }
 
-/// The header that a segment must have had: by it, its batches are right for the places where they stand.
-fn guess(contents: &dyn Contents, identity: u128, number: u64, others: &[Found]) -> SegmentHeader {
+/// The header that a segment must have had, and the first batch that is right for its place by it; that of a journal where no
+/// batch is.
+fn guess(
+    contents: &dyn Contents,
+    identity: u128,
+    number: u64,
+    others: &[Found],
+) -> (SegmentHeader, Option<(usize, Link)>) {
     let before = others.iter().map(|found| found.segment.header).filter(|header| header.number < number);
     let before = before.max_by_key(|header| header.number);
     let journal = SegmentHeader {
@@ -300,8 +310,8 @@ fn guess(contents: &dyn Contents, identity: u128, number: u64, others: &[Found])
         let kind = SegmentKind::Compacted(Compacted { first: number, generation, length: 0 });
         SegmentHeader { kind, ..journal }
     });
-    let begins = |header: &SegmentHeader| first_batch(header, contents.bytes()).is_some();
-    std::iter::once(journal).chain(compacted).find(begins).unwrap_or(journal)
+    let begins = |header: SegmentHeader| Some((header, Some(first_batch(&header, contents.bytes())?)));
+    std::iter::once(journal).chain(compacted).find_map(begins).unwrap_or((journal, None))
 }
 
 /// The lowest version in a segment.

@@ -2,12 +2,13 @@
 //! replaced.
 //!
 //! Each step leaves a log of which nothing is missing that was there before it, so that a repair that was cut short is simply
-//! begun again.
+//! begun again. But which keys are suspect is known from the damaged files alone: of a repair that was to drop them, and was
+//! cut short when it had replaced all files, those have to be put back first.
 
 use super::RepairError;
 use super::plan::{Patch, Plan};
 use crate::log::compaction::{CompactedWriter, CompactionError};
-use crate::log::fs::Fs;
+use crate::log::fs::{Fs, create_anew};
 use crate::log::salvage::OwnedKey;
 use crate::log::segment::{SegmentHeader, damaged_name, file_name, temporary_name};
 use crate::log::{AppendError, Batch, LogError, LogOptions, Progress, SyncPolicy, Unread};
@@ -29,11 +30,11 @@ pub(super) fn write(plan: &Plan, directory: &Path, disk: &dyn Fs) -> Result<Vec<
         if patch.damaged.is_some() {
             kept.push(keep(patch, directory)?);
         }
-        install(disk, &patch.name())?;
+        install(disk, patch.header.number)?;
     }
     if let Some(header) = &plan.journal {
         write_journal(header, disk)?;
-        install(disk, &file_name(header.number))?;
+        install(disk, header.number)?;
     }
     Ok(kept)
 }
@@ -58,7 +59,7 @@ fn write_patch(patch: &Patch, disk: &dyn Fs) -> Result<(), RepairError> {
 /// An empty journal is a header and nothing else.
 fn write_journal(header: &SegmentHeader, disk: &dyn Fs) -> Result<(), RepairError> {
     let name = temporary_name(header.number);
-    let file = disk.create(&name).map_err(LogError::io("create", &name))?;
+    let file = create_anew(disk, &name).map_err(LogError::io("create", &name))?;
     let bytes = header.encode();
     let count = file.write_at(&bytes, 0).map_err(LogError::io("write", &name))?;
     if count < bytes.len() {
@@ -82,10 +83,11 @@ fn keep(patch: &Patch, directory: &Path) -> Result<String, RepairError> {
     unreachable!("some number is free")
 }
 
-fn install(disk: &dyn Fs, name: &str) -> Result<(), RepairError> {
+fn install(disk: &dyn Fs, number: u64) -> Result<(), RepairError> {
+    let name = file_name(number);
     let sync = || disk.sync_dir().map_err(LogError::io("sync", "the data directory"));
     sync()?;
-    disk.rename(&format!("{name}.tmp"), name).map_err(LogError::io("rename", name))?;
+    disk.rename(&temporary_name(number), &name).map_err(LogError::io("rename", &name))?;
     Ok(sync()?)
 }
 

@@ -16,6 +16,7 @@ mod file_system;
 mod mount;
 /// What the disk keeps and what it forgets, asked directly and through a mount.
 mod promises;
+mod synced;
 
 pub use disk::Disk;
 pub use fate::Unsynced;
