@@ -37,6 +37,8 @@ pub enum Event {
     Refused(Batch),
     /// There is room again for batches that store.
     RoomAgain,
+    /// What of the reserve was asked for is given up.
+    Lent,
     /// The sync that was asked for is done: every batch committed before it is on disk.
     Synced,
     /// Nothing more can be promised: acknowledge nothing and exit non-zero.
@@ -46,6 +48,8 @@ pub enum Event {
 enum Request {
     Append(Batch),
     Sync,
+    Lend(u64),
+    TakeBack,
     /// Something was done on another thread: what is due when may have changed.
     LookAgain,
     Finish {
@@ -86,7 +90,7 @@ impl Log {
         let (requests, received) = channel();
         let (reports, events) = channel();
         let counters = Arc::new(Counters::default());
-        let committer = Committer { writer, policy, counters: Arc::clone(&counters), sync_due: None, full: false };
+        let committer = Committer { writer, policy, counters: Arc::clone(&counters), sync_due: None, lacking: None };
         committer.publish();
         let committer = Arc::new(Mutex::new(committer));
         let shared = Arc::clone(&committer);
@@ -119,6 +123,17 @@ impl Log {
     /// Asks for a sync of everything submitted before, whatever the policy. [`Event::Synced`] answers.
     pub fn sync(&mut self) {
         self.request(Request::Sync);
+    }
+
+    /// Asks for so many bytes of the reserve, for a compaction on a disk that is full. [`Event::Lent`] answers. No batch that
+    /// stores finds room before [`Log::take_back`].
+    pub fn lend(&mut self, bytes: u64) {
+        self.request(Request::Lend(bytes));
+    }
+
+    /// What was lent is not needed any more.
+    pub fn take_back(&mut self) {
+        self.request(Request::TakeBack);
     }
 
     /// The next event, if there is one. Never blocks. A thread that ended without being asked to is an
@@ -167,7 +182,7 @@ impl Log {
 /// What the thread does until it is asked to finish, or something fails.
 fn run(committer: &Mutex<Committer>, requests: &Receiver<Request>, report: &impl Fn(Event)) -> Result<(), LogError> {
     // The reserve is there before the first batch, so that it can be emptied whatever others store on this disk.
-    if let Err(error) = locked(committer).find_room() {
+    if let Err(error) = locked(committer).find_room(0) {
         report(Event::Failed(error));
         return Ok(());
     }
@@ -182,6 +197,11 @@ fn run(committer: &Mutex<Committer>, requests: &Receiver<Request>, report: &impl
             Ok(Request::Append(batch)) => committer.append(batch).map(Some),
             Ok(Request::Sync) => committer.sync().map(|()| Some(Event::Synced)),
             Ok(Request::Finish { now, next_version }) => return committer.finish(now, next_version),
+            Ok(Request::Lend(bytes)) => committer.writer.lend(bytes).map(|()| Some(Event::Lent)),
+            Ok(Request::TakeBack) => {
+                committer.writer.take_back();
+                committer.on_time()
+            }
             Ok(Request::LookAgain) | Err(RecvTimeoutError::Timeout) => committer.on_time(),
             // The daemon is gone without an orderly stop; the log is right as it is.
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -210,20 +230,21 @@ struct Committer {
     counters: Arc<Counters>,
     /// When what was written must be synced.
     sync_due: Option<Instant>,
-    /// Whether a batch found no room, and nothing was found since.
-    full: bool,
+    /// How many bytes the batch has that found no room, if none was found for as many since.
+    lacking: Option<u64>,
 }
 
 impl Committer {
-    fn find_room(&mut self) -> Result<(), LogError> {
-        self.full = !self.writer.make_room()?;
+    /// Looks for room for so many bytes.
+    fn find_room(&mut self, length: u64) -> Result<(), LogError> {
+        self.lacking = (!self.writer.make_room(length)?).then_some(length);
         Ok(())
     }
 
     /// How long nothing need be done.
     fn patience(&self, now: Instant) -> Option<Duration> {
         let until_sync = self.sync_due.map(|due| due.saturating_duration_since(now));
-        let until_room = self.full.then_some(ROOM_INTERVAL);
+        let until_room = self.lacking.map(|_| ROOM_INTERVAL);
         until_sync.into_iter().chain(until_room).min()
     }
 
@@ -243,7 +264,7 @@ impl Committer {
                 true
             }
             Err(AppendError::NoSpace) => {
-                self.full = true;
+                self.lacking = Some(length);
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 false
             }
@@ -271,11 +292,9 @@ impl Committer {
 
     fn on_time(&mut self) -> Result<Option<Event>, LogError> {
         self.sync_if_due()?;
-        if self.full {
-            self.find_room()?;
-            return Ok((!self.full).then_some(Event::RoomAgain));
-        }
-        Ok(None)
+        let Some(length) = self.lacking else { return Ok(None) };
+        self.find_room(length)?;
+        Ok(self.lacking.is_none().then_some(Event::RoomAgain))
     }
 
     fn publish(&self) {
@@ -334,7 +353,8 @@ mod tests {
         woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
         assert!(matches!(log.event(), Some(Event::RoomAgain)));
 
-        disk.plan(FaultPlan { fail: Some((disk.operations() + 1, std::io::ErrorKind::Other)), ..FaultPlan::default() });
+        // A plan counts operations from itself on: the write is the first, its sync the second.
+        disk.plan(FaultPlan { fail: Some((1, std::io::ErrorKind::Other)), ..FaultPlan::default() });
         log.commit_here(put(5));
         assert!(matches!(log.event(), Some(Event::Failed(_))), "a sync that failed is the end");
     }

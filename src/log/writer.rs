@@ -96,6 +96,8 @@ pub struct Writer {
     last_now: u64,
     /// Whether nothing was written since the start.
     is_first: bool,
+    /// Whether some of the reserve is lent.
+    is_lent: bool,
     /// What is written ahead; empty where nothing is.
     zeros: Vec<u8>,
 }
@@ -142,7 +144,21 @@ impl Writer {
         let size = file.len().map_err(LogError::io("measure", &file_name(header.number)))?;
         let active = Active { file, header, end, size, prepared: end };
         let (written, is_first, zeros) = (durable, true, Vec::new());
-        Ok(Writer { fs, segment_size, active, spare, link, written, durable, next_version, last_now, is_first, zeros })
+        let is_lent = false;
+        Ok(Writer {
+            fs,
+            segment_size,
+            active,
+            spare,
+            link,
+            written,
+            durable,
+            next_version,
+            last_now,
+            is_first,
+            is_lent,
+            zeros,
+        })
     }
 
     /// From here on every batch is synced by itself: blocks are written ahead.
@@ -198,16 +214,43 @@ impl Writer {
         self.durable != self.written
     }
 
-    /// Makes sure that there is a spare. Returns whether a batch that stores something can be taken now.
+    /// Makes place for a batch of so many bytes that stores something, and makes the reserve whole. Returns whether such a
+    /// batch can be taken now.
     ///
     /// # Errors
     /// What the disk refuses for another reason than room.
-    pub fn make_room(&mut self) -> Result<bool, LogError> {
-        match self.ensure_spare().and_then(|()| self.ensure_size(self.active.end)) {
+    pub fn make_room(&mut self, length: u64) -> Result<bool, LogError> {
+        if self.is_lent {
+            return Ok(false);
+        }
+        match self.fill_spare().and_then(|()| self.make_place(length, false)) {
             Ok(()) => Ok(true),
             Err(AppendError::NoSpace) => Ok(false),
             Err(AppendError::Fatal(error)) => Err(error),
         }
+    }
+
+    /// Gives so many bytes up of what is sized ahead, if there are as many, for a compaction on a disk without room: of the
+    /// spare, or, where removals have used that, of the active segment. Until [`Writer::take_back`] they are not missed.
+    ///
+    /// # Errors
+    /// What the disk refuses.
+    pub fn lend(&mut self, bytes: u64) -> Result<(), LogError> {
+        self.is_lent = true;
+        if let Some(spare) = &self.spare {
+            let name = file_name(spare.number);
+            let size = spare.file.len().map_err(LogError::io("measure", &name))?;
+            return spare.file.set_len(size.saturating_sub(bytes)).map_err(LogError::io("cut", &name));
+        }
+        let Active { file, header, end, size, prepared } = &mut self.active;
+        *size = size.saturating_sub(bytes).max(*end);
+        *prepared = (*prepared).min(*size);
+        file.set_len(*size).map_err(LogError::io("cut", &file_name(header.number)))
+    }
+
+    /// What was lent is missed again: [`Writer::make_room`] makes the reserve whole.
+    pub fn take_back(&mut self) {
+        self.is_lent = false;
     }
 
     /// Marks an orderly stop, cuts off what was sized ahead and makes all of it durable. A full disk only costs the mark.
@@ -345,6 +388,13 @@ impl Writer {
             self.spare = Some(self.create_spare(self.active.header.number + 1)?);
         }
         Ok(())
+    }
+
+    /// Makes the spare whole, where some of it was lent.
+    fn fill_spare(&mut self) -> Result<(), AppendError> {
+        let Some(spare) = &self.spare else { return Ok(()) };
+        let sized = spare.file.allocate(self.segment_size);
+        sized.map_err(|error| no_space_or_fatal(error, "size", &file_name(spare.number)))
     }
 
     fn create_spare(&self, number: u64) -> Result<Spare, AppendError> {

@@ -35,6 +35,18 @@ struct FullRun {
     up_to: u64,
 }
 
+/// Room on a full disk, which the log has in reserve: a compaction gives back more than it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reserve {
+    Whole,
+    /// A compaction found no room, and would have with so many bytes more.
+    Wanted(u64),
+    Asked,
+    Lent,
+    /// It is not needed any more.
+    Unneeded,
+}
+
 /// What compaction did since the start.
 #[derive(Clone, Copy, Debug, Default)]
 struct Figures {
@@ -78,6 +90,7 @@ pub(super) struct Compaction {
     unanswered: Option<Questions>,
     /// Whether it waits until the log is synced.
     unsettled: bool,
+    reserve: Reserve,
     full_run: Option<FullRun>,
     quiet_until: Instant,
     look_at: Instant,
@@ -95,6 +108,7 @@ impl Compaction {
             running: None,
             unanswered: None,
             unsettled: false,
+            reserve: Reserve::Whole,
             full_run: None,
             quiet_until: now + QUIET,
             look_at: now,
@@ -158,6 +172,28 @@ impl Compaction {
         self.compactor.settled();
     }
 
+    /// How many bytes of the log's reserve it needs to go on, asked once.
+    pub fn borrows(&mut self) -> Option<u64> {
+        let Reserve::Wanted(bytes) = self.reserve else { return None };
+        self.reserve = Reserve::Asked;
+        Some(bytes)
+    }
+
+    /// That many are given up for it.
+    pub fn lent(&mut self, now: Instant) {
+        self.reserve = Reserve::Lent;
+        self.look_at = now;
+    }
+
+    /// Whether it is through with what was lent, told once.
+    pub fn returns(&mut self) -> bool {
+        let is_unneeded = self.reserve == Reserve::Unneeded;
+        if is_unneeded {
+            self.reserve = Reserve::Whole;
+        }
+        is_unneeded
+    }
+
     /// Begins a compaction if it is time for one. `full` is whether the disk has no room.
     ///
     /// None is begun amid a sweep: the accounts still call live what a flush hides, and a segment of which all is live
@@ -178,6 +214,9 @@ impl Compaction {
                 .filter(|number| (run.first..=run.last).contains(number));
             self.compactor.begin(run, within.collect());
             self.running = Some(run);
+        }
+        if self.running.is_none() && self.reserve == Reserve::Lent {
+            self.reserve = Reserve::Unneeded;
         }
     }
 
@@ -279,6 +318,11 @@ impl Compaction {
         self.running = None;
         self.look_at = now;
         self.ledger.replaced(run.first, run.last, outcome.length, outcome.tally);
+        self.reserve = match self.reserve {
+            Reserve::Lent => Reserve::Unneeded,
+            Reserve::Wanted(_) => Reserve::Whole,
+            reserve => reserve,
+        };
         self.figures.compactions += 1;
         self.figures.read += outcome.read;
         self.figures.copied += outcome.length;
@@ -292,6 +336,14 @@ impl Compaction {
         );
     }
 
+    /// Bytes that the output of a run takes at most, and what a file takes beside them.
+    fn needed(&self, run: Run) -> u64 {
+        /// A name and an inode: xfs makes 64 of them at a time.
+        const OF_A_FILE: u64 = 256 << 10;
+        let within = self.ledger.segments().iter().filter(|usage| (run.first..=run.last).contains(&usage.number));
+        within.map(|usage| usage.live_bytes + usage.tally.removal_bytes).sum::<u64>() + OF_A_FILE
+    }
+
     fn gave_up(&mut self, run: Run, why: &CompactionError, now: Instant) {
         self.running = None;
         self.figures.given_up += 1;
@@ -300,6 +352,11 @@ impl Compaction {
             tracing::error!("{why}. It was found while compacting, which leaves this segment alone from now on");
         } else {
             self.look_at = now + AFTER_NO_SPACE;
+            self.reserve = match (why, self.reserve) {
+                (CompactionError::NoSpace, Reserve::Whole) => Reserve::Wanted(self.needed(run)),
+                (_, Reserve::Lent) => Reserve::Unneeded,
+                (_, reserve) => reserve,
+            };
             tracing::warn!("segments {} to {} were not compacted: {why}", run.first, run.last);
         }
     }

@@ -153,6 +153,7 @@ impl Store {
                     heard.refused = true;
                 }
                 Event::RoomAgain => self.full = false,
+                Event::Lent => self.compaction.lent(now),
                 Event::Synced => {
                     self.progress.synced();
                     heard.advanced = true;
@@ -186,6 +187,14 @@ impl Store {
             self.compaction.settled();
         }
         self.compaction.tend(self.engine.table(), now, self.full);
+        if self.full
+            && let Some(bytes) = self.compaction.borrows()
+        {
+            self.log.lend(bytes);
+        }
+        if self.compaction.returns() {
+            self.log.take_back();
+        }
         let at_limit = self.compaction.is_at_limit(self.forming.byte_len() as u64);
         if at_limit && !self.at_limit {
             tracing::warn!(

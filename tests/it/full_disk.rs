@@ -275,6 +275,38 @@ fn survives_full_disks(file_system: FileSystem) {
     println!("{file_system:?}: {count} rounds, {} keys written, nothing lost", rounds.named);
 }
 
+/// Nothing is given back by anybody, and nothing but a FLUSH is asked for. The reserve, a segment, has to be more than a file
+/// system takes for the name of a new file.
+fn is_emptied_by_a_flush_alone(file_system: FileSystem) {
+    let store = Store::new();
+    let Some(disk) = SmallDisk::mount(&store, file_system, ROOM) else { return };
+    let daemon = Launch::on(&disk.data_dir()).segment_size("256KiB").start();
+    let mut rounds = Rounds { known: Known::default(), random: Random::seeded(seed()), named: 0 };
+    let mut peer = daemon.peer();
+    for _ in 0..3 {
+        rounds.fill(&mut peer);
+        disk.take_the_rest("rest");
+        rounds.relieve(Relief::Flush, &mut peer, || ());
+        rounds.known.count(&mut peer);
+        disk.give_back("rest");
+    }
+}
+
+#[test]
+fn a_full_tmpfs_is_emptied_by_a_flush_alone() {
+    is_emptied_by_a_flush_alone(FileSystem::Tmpfs);
+}
+
+#[test]
+fn a_full_ext4_is_emptied_by_a_flush_alone() {
+    is_emptied_by_a_flush_alone(FileSystem::Ext4);
+}
+
+#[test]
+fn a_full_xfs_is_emptied_by_a_flush_alone() {
+    is_emptied_by_a_flush_alone(FileSystem::Xfs);
+}
+
 #[test]
 fn a_full_tmpfs_loses_nothing_and_can_be_emptied() {
     survives_full_disks(FileSystem::Tmpfs);

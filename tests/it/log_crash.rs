@@ -254,7 +254,7 @@ fn a_write_refused_for_a_full_disk_never_comes_back() {
             removed += 1;
         }
         disk.plan(FaultPlan { capacity: Some(capacity + 40_000), ..FaultPlan::default() });
-        assert!(writer.make_room().unwrap(), "capacity {capacity}: there is room again");
+        assert!(writer.make_room(700).unwrap(), "capacity {capacity}: there is room again");
         let before = accepted.len();
         fill(&mut writer, &mut accepted, &mut version);
         assert!(accepted.len() > before, "capacity {capacity}: writes go on");

@@ -133,7 +133,7 @@ impl Store {
                     || self.disk.list().unwrap().iter().map(|name| self.disk.file_len(name).unwrap()).sum::<u64>();
                 self.plan.capacity = room.map(|more| held() + more as u64);
                 self.disk.plan(self.plan.clone());
-                self.full = !self.writer.make_room()?;
+                self.full = !self.writer.make_room(0)?;
                 self.engine.set_full(self.full);
             }
             Act::Stop => {

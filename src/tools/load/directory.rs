@@ -42,10 +42,9 @@ impl Directory {
             return Ok(());
         }
         self.batch.stamp(unix_milliseconds(), self.next_version);
-        let has_room = self.writer.make_room()?;
         match self.writer.append(&mut self.batch) {
-            Ok(()) if has_room => self.written = up_to,
-            Ok(()) | Err(AppendError::NoSpace) => {
+            Ok(()) => self.written = up_to,
+            Err(AppendError::NoSpace) => {
                 // Everything before it is a log that a daemon can go on with.
                 self.writer.finish(unix_milliseconds(), self.next_version)?;
                 return Err(LoadError::Full(self.written));
