@@ -6,7 +6,7 @@ use super::batch::Durable;
 use super::error::LogError;
 use super::fs::{File, Fs};
 use super::recovery::{Reading, Survey, Verdict};
-use super::segment::file_name;
+use super::segment::{SEGMENT_HEADER, file_name};
 use tracing::{info, warn};
 
 /// Removes what is left over of work that was cut short, and the files above the journal, but for the one that `keep` says: the
@@ -60,10 +60,12 @@ pub fn settle(fs: &dyn Fs, active: &Reading) -> Result<(Box<dyn File>, Durable),
     Ok((file, Durable { batch: report.link.number.saturating_sub(1), version }))
 }
 
-/// Writes batches that no later one proves durable once more in place. If their first sync failed, the page cache shows
-/// them while the disk does not have them, and a sync alone would not write pages that count as clean.
+/// Writes batches that no later one proves durable once more in place, and with the first one the segment's header. If
+/// their first sync failed, the page cache shows them while the disk does not have them, and a sync alone would not write
+/// pages that count as clean.
 fn rewrite_unproven(fs: &dyn Fs, file: &dyn File, active: &Reading) -> Result<(), LogError> {
-    let (from, to) = (active.report.unproven, active.report.end);
+    let to = active.report.end;
+    let from = if active.report.unproven == SEGMENT_HEADER as u64 { 0 } else { active.report.unproven };
     if from == to {
         return Ok(());
     }

@@ -142,6 +142,23 @@ fn what_a_recovery_showed_survives_even_where_the_first_sync_had_failed() {
 }
 
 #[test]
+fn what_is_written_after_any_failed_operation_survives_a_power_failure() {
+    let batches = workload(6);
+    for failing in 0..operations(&batches, Sync::EveryBatch) {
+        let disk = FakeDisk::new();
+        disk.plan(FaultPlan { fail: Some((failing, std::io::ErrorKind::Other)), ..FaultPlan::default() });
+        run(&disk, &batches, Sync::EveryBatch);
+        disk.plan(FaultPlan::default());
+        // The process ended, the machine did not: the page cache shows what the disk may not have.
+        let mut opened = open(&disk).unwrap_or_else(|error| panic!("failing {failing}: {error}"));
+        let version = opened.recovered.next_version;
+        commit(&mut opened.writer, &[vec![Written::put(version, b"after", b"1")]]).unwrap();
+        let found = open(&disk.crash(Crash::LoseAll)).unwrap_or_else(|error| panic!("failing {failing}: {error}"));
+        assert_eq!(found.records.len(), opened.records.len() + 1, "failing operation {failing}");
+    }
+}
+
+#[test]
 fn an_error_from_a_sync_or_a_write_is_final() {
     let total = operations(&workload(6), Sync::EveryBatch);
     for failing in 0..total {

@@ -2,7 +2,8 @@
 //!
 //! Knows what a real disk may do to whoever does not sync: after a [`FakeDisk::crash`] any subset of what was
 //! not synced may be there, sector by sector and directory entry by directory entry. After a failed sync
-//! the pages count as clean, as on Linux: they read back, and never reach the disk. Knows nothing of logs.
+//! the pages count as clean, as on Linux: they read back, and never reach the disk. A name only waits for the next sync of
+//! the directory. Knows nothing of logs.
 
 use super::{Contents, Copied, File, Fs};
 use std::collections::BTreeMap;
@@ -279,9 +280,9 @@ impl Fs for FakeDisk {
         if state.is_off() {
             return done;
         }
-        let changes = std::mem::take(&mut state.unsynced_names);
+        // Names are in the file system's journal: where that fails they stay to be synced, or nothing can be changed any more.
         done?;
-        for change in changes {
+        for change in std::mem::take(&mut state.unsynced_names) {
             apply_name(&mut state.durable, &change);
         }
         Ok(())
