@@ -4,6 +4,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 SECONDS_PER_TARGET ?= 30
+# The first seed of the simulation, and how many.
+SEED ?= 0
+SEEDS ?= 10000
 FUZZ_TARGETS := log_segment log_roundtrip frames pickle packed store
 PYTHON := .venv/bin/python3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -29,7 +32,7 @@ define install
 	fi
 endef
 
-.PHONY: help run build test check unit-tests doc-tests fuzz bench-peers setup setup-tests setup-bench clean
+.PHONY: help run build test check unit-tests doc-tests fuzz simulate bench-peers setup setup-tests setup-bench clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,6 +65,9 @@ fuzz: ## Run each fuzz target for SECONDS_PER_TARGET seconds (30).
 	    cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	        -max_total_time=$(SECONDS_PER_TARGET) -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1; \
 	done
+
+simulate: setup ## Play SEEDS (10,000) of the simulation, from SEED (0) on.
+	KVD_SEED=$(SEED) KVD_SEEDS=$(SEEDS) cargo test --release --locked --lib simulation::whatever -- --nocapture
 
 bench-peers: setup setup-bench ## Compare kvd with Redis, memcached and a bare ROUTER: tables and plots in docs/benchmarks.
 	@mkdir -p $(RESULTS)

@@ -52,10 +52,6 @@ enum Request {
     TakeBack,
     /// Something was done on another thread: what is due when may have changed.
     LookAgain,
-    Finish {
-        now: u64,
-        next_version: u64,
-    },
 }
 
 /// Counters that the thread keeps, for whoever shows them.
@@ -78,7 +74,8 @@ pub struct Log {
     event_here: Option<Event>,
     committer: Arc<Mutex<Committer>>,
     counters: Arc<Counters>,
-    thread: JoinHandle<Result<(), LogError>>,
+    /// `None` where somebody else does its work, step by step.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Log {
@@ -87,20 +84,21 @@ impl Log {
     /// # Errors
     /// What the system says when it can't make a thread.
     pub fn start(writer: Writer, policy: SyncPolicy, wake: impl Fn() + Send + 'static) -> std::io::Result<Log> {
+        let (log, worker) = Log::joined(writer, policy, wake);
+        let thread = std::thread::Builder::new().name("log".into()).spawn(move || worker.run())?;
+        Ok(Log { thread: Some(thread), ..log })
+    }
+
+    /// The handle, and who does the work.
+    fn joined<W: Fn()>(writer: Writer, policy: SyncPolicy, wake: W) -> (Log, Worker<W>) {
         let (requests, received) = channel();
         let (reports, events) = channel();
         let counters = Arc::new(Counters::default());
         let committer = Committer { writer, policy, counters: Arc::clone(&counters), sync_due: None, lacking: None };
         committer.publish();
         let committer = Arc::new(Mutex::new(committer));
-        let shared = Arc::clone(&committer);
-        let report = move |event| {
-            // Nobody listens any more when the process is on its way out.
-            let _ = reports.send(event);
-            wake();
-        };
-        let thread = std::thread::Builder::new().name("log".into()).spawn(move || run(&shared, &received, &report))?;
-        Ok(Log { requests, events, event_here: None, committer, counters, thread })
+        let worker = Worker { committer: Arc::clone(&committer), requests: received, reports, wake };
+        (Log { requests, events, event_here: None, committer, counters, thread: None }, worker)
     }
 
     /// Hands a batch over, stamped. One at a time: not before the event of the last one.
@@ -110,9 +108,9 @@ impl Log {
 
     /// Commits a batch, stamped, on this thread, which waits for the disk meanwhile. Its event is the next one. To be called
     /// where [`Log::submit`] could be.
-    pub fn commit_here(&mut self, batch: Batch) {
+    pub fn commit_here(&mut self, batch: Batch, now: Instant) {
         let Ok(mut committer) = self.committer.try_lock() else { return self.submit(batch) };
-        let event = committer.append(batch).unwrap_or_else(Event::Failed);
+        let event = committer.append(batch, now).unwrap_or_else(Event::Failed);
         if matches!(event, Event::Refused(_)) {
             // The thread has to look for room from now on.
             self.request(Request::LookAgain);
@@ -154,8 +152,18 @@ impl Log {
     /// # Errors
     /// What kept the log from being finished. What was acknowledged is safe all the same.
     pub fn finish(self, now: u64, next_version: u64) -> Result<(), LogError> {
-        self.request(Request::Finish { now, next_version });
-        self.thread.join().unwrap_or(Err(LogError::ThreadGone))
+        let Log { requests, events, committer, thread, .. } = self;
+        drop(requests);
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            return Err(LogError::ThreadGone);
+        }
+        // A sync that came due meanwhile may have failed, which nobody has heard of yet.
+        let failed =
+            events.try_iter().find_map(|event| if let Event::Failed(error) = event { Some(error) } else { None });
+        match failed {
+            Some(error) => Err(error),
+            None => locked(&committer).writer.finish(now, next_version),
+        }
     }
 
     /// Figures for `STATS`, each a name and a value.
@@ -179,41 +187,54 @@ impl Log {
     }
 }
 
-/// What the thread does until it is asked to finish, or something fails.
-fn run(committer: &Mutex<Committer>, requests: &Receiver<Request>, report: &impl Fn(Event)) -> Result<(), LogError> {
-    // The reserve is there before the first batch, so that it can be emptied whatever others store on this disk.
-    if let Err(error) = locked(committer).find_room(0) {
-        report(Event::Failed(error));
-        return Ok(());
-    }
-    loop {
-        let patience = locked(committer).patience(Instant::now());
-        let request = match patience {
-            Some(timeout) => requests.recv_timeout(timeout),
-            None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        let mut committer = locked(committer);
-        let step = match request {
-            Ok(Request::Append(batch)) => committer.append(batch).map(Some),
-            Ok(Request::Sync) => committer.sync().map(|()| Some(Event::Synced)),
-            Ok(Request::Finish { now, next_version }) => return committer.finish(now, next_version),
-            Ok(Request::Lend(bytes)) => committer.writer.lend(bytes).map(|()| Some(Event::Lent)),
-            Ok(Request::TakeBack) => {
-                committer.writer.take_back();
-                committer.on_time()
-            }
-            Ok(Request::LookAgain) | Err(RecvTimeoutError::Timeout) => committer.on_time(),
-            // The daemon is gone without an orderly stop; the log is right as it is.
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        };
-        drop(committer);
-        match step {
-            Ok(event) => event.into_iter().for_each(report),
-            Err(error) => {
-                report(Event::Failed(error));
-                return Ok(());
-            }
+/// Who does what is asked of the log: a thread.
+struct Worker<W> {
+    committer: Arc<Mutex<Committer>>,
+    requests: Receiver<Request>,
+    reports: Sender<Event>,
+    wake: W,
+}
+
+impl<W: Fn()> Worker<W> {
+    /// What the thread does until nobody can ask for anything any more, or something fails.
+    fn run(&self) {
+        let mut is_sound = self.begin();
+        while is_sound {
+            let patience = locked(&self.committer).patience(Instant::now());
+            let request = match patience {
+                Some(timeout) => self.requests.recv_timeout(timeout),
+                None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            is_sound = match request {
+                Ok(request) => self.serve(request, Instant::now()),
+                Err(RecvTimeoutError::Timeout) => self.serve(Request::LookAgain, Instant::now()),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
         }
+    }
+
+    /// The reserve is there before the first batch, so that it can be emptied whatever others store on this disk. Returns
+    /// whether the log can be relied on.
+    fn begin(&self) -> bool {
+        let looked = locked(&self.committer).find_room(0);
+        self.report(looked.map(|()| None))
+    }
+
+    /// Does what is asked. Returns whether the log can be relied on.
+    fn serve(&self, request: Request, now: Instant) -> bool {
+        let done = locked(&self.committer).serve(request, now);
+        self.report(done)
+    }
+
+    fn report(&self, done: Result<Option<Event>, LogError>) -> bool {
+        let event = done.unwrap_or_else(|error| Some(Event::Failed(error)));
+        let is_sound = !matches!(event, Some(Event::Failed(_)));
+        if let Some(event) = event {
+            // Nobody listens any more when the process is on its way out.
+            let _ = self.reports.send(event);
+            (self.wake)();
+        }
+        is_sound
     }
 }
 
@@ -248,16 +269,29 @@ impl Committer {
         until_sync.into_iter().chain(until_room).min()
     }
 
-    fn append(&mut self, mut batch: Batch) -> Result<Event, LogError> {
+    fn serve(&mut self, request: Request, now: Instant) -> Result<Option<Event>, LogError> {
+        match request {
+            Request::Append(batch) => self.append(batch, now).map(Some),
+            Request::Sync => self.sync().map(|()| Some(Event::Synced)),
+            Request::Lend(bytes) => self.writer.lend(bytes).map(|()| Some(Event::Lent)),
+            Request::TakeBack => {
+                self.writer.take_back();
+                self.on_time(now)
+            }
+            Request::LookAgain => self.on_time(now),
+        }
+    }
+
+    fn append(&mut self, mut batch: Batch, now: Instant) -> Result<Event, LogError> {
         let length = batch.byte_len() as u64;
         let committed = match self.writer.append(&mut batch) {
             Ok(()) => {
-                let due = self.policy.due(Instant::now());
+                let due = self.policy.due(now);
                 if self.policy == SyncPolicy::Always {
                     self.sync()?;
                 } else {
                     self.sync_due = self.sync_due.or(due);
-                    self.sync_if_due()?;
+                    self.sync_if_due(now)?;
                 }
                 self.counters.batches.fetch_add(1, Ordering::Relaxed);
                 self.counters.bytes.fetch_add(length, Ordering::Relaxed);
@@ -286,12 +320,12 @@ impl Committer {
         Ok(())
     }
 
-    fn sync_if_due(&mut self) -> Result<(), LogError> {
-        if self.sync_due.is_some_and(|due| due <= Instant::now()) { self.sync() } else { Ok(()) }
+    fn sync_if_due(&mut self, now: Instant) -> Result<(), LogError> {
+        if self.sync_due.is_some_and(|due| due <= now) { self.sync() } else { Ok(()) }
     }
 
-    fn on_time(&mut self) -> Result<Option<Event>, LogError> {
-        self.sync_if_due()?;
+    fn on_time(&mut self, now: Instant) -> Result<Option<Event>, LogError> {
+        self.sync_if_due(now)?;
         let Some(length) = self.lacking else { return Ok(None) };
         self.find_room(length)?;
         Ok(self.lacking.is_none().then_some(Event::RoomAgain))
@@ -301,9 +335,27 @@ impl Committer {
         self.counters.active_segment.store(self.writer.active_number(), Ordering::Relaxed);
         self.counters.durable_version.store(self.writer.durable().version, Ordering::Relaxed);
     }
+}
 
-    fn finish(&mut self, now: u64, next_version: u64) -> Result<(), LogError> {
-        self.writer.finish(now, next_version)
+/// Does the work of the log's thread step by step, for a simulation.
+#[cfg(test)]
+pub struct Stepper<W>(Worker<W>);
+
+#[cfg(test)]
+impl<W: Fn()> Stepper<W> {
+    /// Does the next thing that is asked, or else what is due. Returns whether there may be more.
+    pub fn step(&self, now: Instant) -> bool {
+        self.0.serve(self.0.requests.try_recv().unwrap_or(Request::LookAgain), now)
+    }
+}
+
+#[cfg(test)]
+impl Log {
+    /// A log without a thread.
+    pub fn stepped<W: Fn()>(writer: Writer, policy: SyncPolicy, wake: W) -> (Log, Stepper<W>) {
+        let (log, worker) = Log::joined(writer, policy, wake);
+        worker.begin();
+        (log, Stepper(worker))
     }
 }
 
@@ -336,7 +388,7 @@ mod tests {
         log.submit(put(1));
         woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
         assert!(matches!(log.event(), Some(Event::Committed { .. })));
-        log.commit_here(put(2));
+        log.commit_here(put(2), Instant::now());
         assert!(matches!(log.event(), Some(Event::Committed { .. })), "its event is there at once");
         assert!(woken.try_recv().is_err(), "and nobody had to be woken");
         let figure = |log: &Log, of| log.stats().into_iter().find(|(name, _)| *name == of).expect("a figure").1;
@@ -347,7 +399,7 @@ mod tests {
         let mut large = put(3);
         large.push(4, &Mutation::Remove { key: Key::bytes(&vec![7; 60_000]) });
         large.stamp(1, 5);
-        log.commit_here(large);
+        log.commit_here(large, Instant::now());
         assert!(matches!(log.event(), Some(Event::Refused(_))));
         disk.plan(FaultPlan::default());
         woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
@@ -355,7 +407,7 @@ mod tests {
 
         // A plan counts operations from itself on: the write is the first, its sync the second.
         disk.plan(FaultPlan { fail: Some((1, std::io::ErrorKind::Other)), ..FaultPlan::default() });
-        log.commit_here(put(5));
+        log.commit_here(put(5), Instant::now());
         assert!(matches!(log.event(), Some(Event::Failed(_))), "a sync that failed is the end");
     }
 

@@ -53,6 +53,8 @@ pub struct Compactor {
     reports: Receiver<Report>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// How often it was asked for something, each of which it answers with one report.
+    requested: u64,
 }
 
 #[derive(Debug, Default)]
@@ -68,13 +70,24 @@ impl Compactor {
     /// # Errors
     /// What the system says when it can't make a thread.
     pub fn start(fs: Arc<dyn Fs>, wake: impl Fn() + Send + 'static) -> io::Result<Compactor> {
+        Compactor::start_with(BREATH, fs, wake)
+    }
+
+    fn start_with(breath: Duration, fs: Arc<dyn Fs>, wake: impl Fn() + Send + 'static) -> io::Result<Compactor> {
         let (requests, received) = channel();
         let (sender, reports) = channel();
         let shared = Arc::new(Shared::default());
-        let worker =
-            Worker { fs, requests: received, reports: sender, wake, shared: Arc::clone(&shared), free_at: None };
+        let worker = Worker {
+            fs,
+            requests: received,
+            reports: sender,
+            wake,
+            shared: Arc::clone(&shared),
+            breath,
+            free_at: None,
+        };
         let thread = thread::Builder::new().name("compaction".into()).spawn(move || worker.run())?;
-        Ok(Compactor { requests: Some(requests), reports, shared, thread: Some(thread) })
+        Ok(Compactor { requests: Some(requests), reports, shared, thread: Some(thread), requested: 0 })
     }
 
     /// Begins to compact a run; `present` are the numbers of its segments that have a file, oldest first. One at a time.
@@ -110,7 +123,8 @@ impl Compactor {
         }
     }
 
-    fn request(&self, request: Request) {
+    fn request(&mut self, request: Request) {
+        self.requested += 1;
         // If the thread is gone, `report` says so.
         if let Some(requests) = &self.requests {
             let _ = requests.send(request);
@@ -138,6 +152,8 @@ struct Worker<W> {
     reports: Sender<Report>,
     wake: W,
     shared: Arc<Shared>,
+    /// How long it leaves the disk alone between two steps of giving room back.
+    breath: Duration,
     /// When it may go on, by its pace.
     free_at: Option<Instant>,
 }
@@ -179,7 +195,7 @@ impl<W: Fn()> Steward for Worker<W> {
 
     fn breathe(&mut self) {
         if !self.shared.stop.load(Ordering::Relaxed) {
-            thread::park_timeout(BREATH);
+            thread::park_timeout(self.breath);
         }
     }
 
@@ -216,6 +232,22 @@ impl<W: Fn()> Steward for Worker<W> {
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Compactor {
+    /// One whose thread never pauses, for a simulation.
+    ///
+    /// # Errors
+    /// As [`Compactor::start`].
+    pub fn start_breathless(fs: Arc<dyn Fs>, wake: impl Fn() + Send + 'static) -> io::Result<Compactor> {
+        Compactor::start_with(Duration::ZERO, fs, wake)
+    }
+
+    /// How many reports there will have been when it has done all that was asked so far.
+    pub fn requested(&self) -> u64 {
+        self.requested
     }
 }
 

@@ -44,3 +44,6 @@ pub use open::{LogOptions, Ready, Recovered, UNCLEAN_SKIP, Unread};
 pub use policy::SyncPolicy;
 pub use recovery::Progress;
 pub use writer::{AppendError, Writer};
+
+#[cfg(test)]
+pub use committer::Stepper;

@@ -5,14 +5,23 @@
 //! time that the log holds: a key once seen expired stays gone. Knows neither the log nor what a deadline is.
 
 use rustix::time::{ClockId, clock_gettime};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How far ahead of the wall clock the log may be and still be believed, in milliseconds. Further, and it is
 /// taken that the clock was wrong back then: believing it would expire every key set since.
 const BELIEVED_AHEAD: u64 = 60 * 60 * 1000;
 
+/// A point in time, as both clocks have it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// For waits within this run.
+    pub instant: Instant,
+    /// Unix milliseconds, for deadlines.
+    pub unix: u64,
+}
+
 /// A clock that was started.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     /// Unix milliseconds when it was started.
     started: u64,
@@ -39,10 +48,15 @@ impl Clock {
     pub fn now(&self) -> u64 {
         self.started + since_boot().saturating_sub(self.booted).as_millis() as u64
     }
+
+    /// This moment.
+    pub fn moment(&self) -> Moment {
+        Moment { instant: Instant::now(), unix: self.now() }
+    }
 }
 
 /// The later of both, unless the log is further ahead than can be believed.
-fn starting_time(wall: u64, last_recorded: u64) -> u64 {
+pub(super) fn starting_time(wall: u64, last_recorded: u64) -> u64 {
     if last_recorded > wall.saturating_add(BELIEVED_AHEAD) { wall } else { wall.max(last_recorded) }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! The engine's thread spends a bounded time on it in one pass: it stops amid the questions when that is over.
 
+use super::allowance::Bound;
 use crate::log::budget::{Budget, Urgency};
 use crate::log::compaction::{CompactionError, Fate, Outcome, Questions};
 use crate::log::compactor::{Compactor, Report, UNPACED};
@@ -18,8 +19,6 @@ use std::time::{Duration, Instant};
 const QUIET: Duration = Duration::from_secs(10);
 /// How often the accounts are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How long questions are answered in one pass.
-const MOST_ANSWERING: Duration = Duration::from_micros(400);
 /// Questions answered between two looks at the time. Their entries are fetched together, so that the processor waits for
 /// memory once, and not for each.
 const PORTION: usize = 32;
@@ -83,6 +82,8 @@ pub(super) struct Compaction {
     compactor: Compactor,
     ledger: Ledger,
     budget: Budget,
+    /// How many questions one pass answers.
+    bound: Bound,
     /// Bytes a second, where it is not urgent.
     rate: u64,
     running: Option<Run>,
@@ -104,6 +105,7 @@ impl Compaction {
             compactor,
             ledger,
             budget,
+            bound: Bound::TIMED,
             rate,
             running: None,
             unanswered: None,
@@ -295,8 +297,8 @@ impl Compaction {
     }
 
     fn answer(&mut self, mut questions: Questions, table: &Table) {
-        let (begun, work) = (Instant::now(), processor_time());
-        while !questions.are_answered() && begun.elapsed() < MOST_ANSWERING {
+        let (mut allowance, work) = (self.bound.begin(), processor_time());
+        while !questions.are_answered() && allowance.take() {
             for (key, _) in questions.open().take(PORTION) {
                 table.prefetch(table.probe(key).hash);
             }
@@ -359,6 +361,23 @@ impl Compaction {
             };
             tracing::warn!("segments {} to {} were not compacted: {why}", run.first, run.last);
         }
+    }
+}
+
+/// What a simulation has to know and to say.
+#[cfg(test)]
+impl Compaction {
+    pub fn with_bound(self, bound: Bound) -> Compaction {
+        Compaction { bound, ..self }
+    }
+
+    /// How many reports there will have been when its thread has done all that was asked so far.
+    pub fn reports_due(&self) -> u64 {
+        self.compactor.requested()
+    }
+
+    pub fn count(&self) -> u64 {
+        self.figures.compactions
     }
 }
 

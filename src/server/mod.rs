@@ -20,6 +20,7 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod allowance;
 mod backlog;
 mod clock;
 mod compaction;
@@ -48,10 +49,10 @@ use crate::log::{DataDir, Ledger, LogError, LogOptions, Progress, Ready, Recover
 use crate::table::{Replay, avoid_pauses};
 pub use machine::machine_memory;
 
-use clock::Clock;
+use clock::{Clock, Moment};
 use compaction::Compaction;
 use loading::Loading;
-use reception::{Answers as _, Reception};
+use reception::{Answers as _, Reception, Socket};
 use retry::Retry;
 use router::{Router, RouterError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -130,16 +131,17 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let not_started = |error: RouterError| ServeError::NotStarted(error.to_string());
     let router = Router::bind(&config.bind, config.limits).map_err(not_started)?;
     let endpoints = router.endpoints().join(" ");
-    let mut reception = Reception::open(router, config.limits, config.max_backlog, started).map_err(not_started)?;
+    let mut reception = Reception::open(router, config.limits, config.max_backlog, started);
 
     let Some(loaded) = load(unread, config, &mut reception, &mut bell)? else {
         tracing::info!("asked to stop while starting");
         return Ok(());
     };
+    let clock = loaded.clock;
     let mut store = open_store(loaded, config, &bell.wake).map_err(system)?;
     announce(&endpoints);
-    serve(&mut reception, &mut store, &mut bell)?;
-    stop(reception, store, &mut bell)
+    serve(&mut reception, &mut store, clock, &mut bell)?;
+    stop(reception, store, clock, &mut bell)
 }
 
 /// What ended a wait, other than peers.
@@ -160,7 +162,12 @@ impl Bell {
     /// Waits until something happens, or for so long, and tells what it was. `listen` is whether requests count.
     ///
     /// Waits for plain descriptors: libzmq's own poll asks each of its sockets anew, at some ten system calls a time.
-    fn wait(&mut self, reception: &mut Reception, listen: bool, most: Option<Duration>) -> Result<Rung, ServeError> {
+    fn wait(
+        &mut self,
+        reception: &mut Reception<Router>,
+        listen: bool,
+        most: Option<Duration>,
+    ) -> Result<Rung, ServeError> {
         let most = if listen && reception.arrived()? { Some(Duration::ZERO) } else { most };
         let [requests, ends] = reception.descriptors()?;
         let flags = |listen: bool| if listen { PollFlags::IN } else { PollFlags::empty() };
@@ -200,7 +207,7 @@ struct Loaded {
 fn load(
     unread: Unread,
     config: &Config,
-    reception: &mut Reception,
+    reception: &mut Reception<Router>,
     bell: &mut Bell,
 ) -> Result<Option<Loaded>, ServeError> {
     let progress = Arc::new(Progress::default());
@@ -255,6 +262,7 @@ fn spawn_replay(
 
 fn open_store(loaded: Loaded, config: &Config, wake: &Wake) -> io::Result<Store> {
     let Loaded { ready, recovered, clock, ledger, engine } = loaded;
+    let moment = clock.moment();
     tracing::info!(records = recovered.records, keys = engine.table().len(), "read the log");
     if engine.is_over_memory() {
         tracing::warn!("the log holds more than --max-memory allows: entries are evicted until it fits");
@@ -265,9 +273,9 @@ fn open_store(loaded: Loaded, config: &Config, wake: &Wake) -> io::Result<Store>
     };
     let compactor = ready.compactor(ring(wake))?;
     let budget = Budget { segment_size: config.segment_size, max_log_size: config.max_log_size };
-    let compaction = Compaction::new(compactor, ledger, budget, config.compaction_rate, Instant::now());
+    let compaction = Compaction::new(compactor, ledger, budget, config.compaction_rate, moment.instant);
     let log = ready.start(ring(wake))?;
-    Ok(Store::new(engine, log, compaction, clock, config.fsync))
+    Ok(Store::new(engine, log, compaction, moment, config.fsync))
 }
 
 /// Tells whoever started the daemon, a person or a program, that it serves, and where.
@@ -280,7 +288,12 @@ fn announce(endpoints: &str) {
 }
 
 /// Serves until a signal asks for a stop.
-fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Result<(), ServeError> {
+fn serve(
+    reception: &mut Reception<Router>,
+    store: &mut Store,
+    clock: Clock,
+    bell: &mut Bell,
+) -> Result<(), ServeError> {
     let mut retry = Retry::new();
     loop {
         let tidying = reception.any_departed().then_some(WHILE_TIDYING);
@@ -290,42 +303,65 @@ fn serve(reception: &mut Reception, store: &mut Store, bell: &mut Bell) -> Resul
         if rung.stop {
             return Ok(());
         }
-        let now = Instant::now();
-        store.tick();
-        if rung.log && hear(reception, store, now)? {
-            release(reception, store, &mut retry, now)?;
-        }
-        store.fold();
-        if !store.congested() && reception.receive(store, now)? {
-            retry.begin(now);
-        }
-        store.tend(now).map_err(ServeError::LogFailed)?;
-        if store.submit(now, reception.one_waits_alone(now)) && hear(reception, store, now)? {
-            release(reception, store, &mut retry, now)?;
-        }
-        store.fold();
-        let mut swept = false;
-        store.upkeep(|of| {
-            reception.fulfil(of);
-            swept = true;
-        });
-        if swept || retry.due(now) {
-            release(reception, store, &mut retry, now)?;
-        }
+        pass(reception, store, &mut retry, rung.log, clock.moment())?;
     }
 }
 
+/// One pass, without its wait. `log` is whether the log or compaction may have something to say.
+fn pass<S: Socket>(
+    reception: &mut Reception<S>,
+    store: &mut Store,
+    retry: &mut Retry,
+    log: bool,
+    moment: Moment,
+) -> Result<(), ServeError>
+where
+    ServeError: From<S::Error>,
+{
+    let now = moment.instant;
+    store.begin(moment);
+    if log && hear(reception, store)? {
+        release(reception, store, retry, now)?;
+    }
+    store.fold();
+    if !store.congested() && reception.receive(store, now)? {
+        retry.begin(now);
+    }
+    store.tend().map_err(ServeError::LogFailed)?;
+    if store.submit(reception.one_waits_alone(now)) && hear(reception, store)? {
+        release(reception, store, retry, now)?;
+    }
+    store.fold();
+    let mut swept = false;
+    store.upkeep(|of| {
+        reception.fulfil(of);
+        swept = true;
+    });
+    if swept || retry.due(now) {
+        release(reception, store, retry, now)?;
+    }
+    Ok(())
+}
+
 /// Hands over the replies that may leave.
-fn release(reception: &mut Reception, store: &Store, retry: &mut Retry, now: Instant) -> Result<(), ServeError> {
+fn release<S: Socket>(
+    reception: &mut Reception<S>,
+    store: &Store,
+    retry: &mut Retry,
+    now: Instant,
+) -> Result<(), ServeError>
+where
+    ServeError: From<S::Error>,
+{
     let released = reception.release(store.durable(), now)?;
     retry.tried(now, released.stuck, released.moved);
     Ok(())
 }
 
 /// Takes in what the log reports; whether there may be replies to release.
-fn hear(reception: &mut Reception, store: &mut Store, now: Instant) -> Result<bool, ServeError> {
+fn hear<S: Socket>(reception: &mut Reception<S>, store: &mut Store) -> Result<bool, ServeError> {
     // On a failure the caller is left at once: replies that still wait were never true, and are not sent.
-    let heard = store.hear(now).map_err(ServeError::LogFailed)?;
+    let heard = store.hear().map_err(ServeError::LogFailed)?;
     if heard.newly_full {
         tracing::warn!("the disk is full: writes are refused until there is room again, removals and reads go on");
     }
@@ -336,26 +372,49 @@ fn hear(reception: &mut Reception, store: &mut Store, now: Instant) -> Result<bo
 }
 
 /// Decides what was begun, answers it, and closes. Requests that were not yet read are not answered.
-fn stop(mut reception: Reception, mut store: Store, bell: &mut Bell) -> Result<(), ServeError> {
+fn stop(mut reception: Reception<Router>, mut store: Store, clock: Clock, bell: &mut Bell) -> Result<(), ServeError> {
     tracing::info!("stopping: a second signal ends it at once");
-    store.tick();
-    store.submit(Instant::now(), false);
-    while !store.settled() {
-        bell.wait(&mut reception, false, Some(WHILE_LOADING))?;
-        hear(&mut reception, &mut store, Instant::now())?;
-        store.fold();
-        store.submit(Instant::now(), false);
-    }
-    while store.sweep_is_awaited() {
-        store.upkeep(|swept| reception.fulfil(swept));
-    }
+    settle(&mut reception, &mut store, &mut |reception| {
+        bell.wait(reception, false, Some(WHILE_LOADING))?;
+        Ok(clock.moment())
+    })?;
     let until = Instant::now() + LINGER;
     while reception.release(store.durable(), Instant::now())?.stuck && Instant::now() < until {
         thread::sleep(WHILE_LINGERING);
     }
+    store.begin(clock.moment());
     store.finish().map_err(ServeError::LogFailed)?;
     let left = until.saturating_duration_since(Instant::now());
     reception.close(left.as_millis() as i32)?;
     tracing::info!("stopped");
     Ok(())
 }
+
+/// Brings everything that was evaluated to its end. `wait` waits for the log, and tells what time it is then.
+fn settle<S: Socket>(
+    reception: &mut Reception<S>,
+    store: &mut Store,
+    wait: &mut dyn FnMut(&mut Reception<S>) -> Result<Moment, ServeError>,
+) -> Result<(), ServeError> {
+    store.submit(false);
+    while !store.settled() {
+        store.begin(wait(reception)?);
+        hear(reception, store)?;
+        store.fold();
+        store.submit(false);
+    }
+    while store.sweep_is_awaited() {
+        store.upkeep(|swept| reception.fulfil(swept));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+impl From<std::convert::Infallible> for ServeError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+#[cfg(test)]
+mod simulation;

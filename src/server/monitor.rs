@@ -4,9 +4,9 @@
 //! a next connection can take over the identity, so whoever reads it after having received a message knows
 //! of every end that came before that message. Knows no peers.
 
-use super::router::{Router, descriptor_of, uninterrupted};
+use super::router::{descriptor_of, uninterrupted};
 use std::os::fd::BorrowedFd;
-use zmq::{Message, Socket, SocketEvent};
+use zmq::{Context, Message, Socket, SocketEvent};
 
 const ADDRESS: &str = "inproc://kvd-monitor";
 
@@ -16,9 +16,8 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// Listens to what becomes of the router's connections.
-    pub fn of(router: &Router) -> zmq::Result<Monitor> {
-        let (context, watched) = router.watched();
+    /// Listens to what becomes of a socket's connections.
+    pub fn of(watched: &Socket, context: &Context) -> zmq::Result<Monitor> {
         watched.monitor(ADDRESS, i32::from(SocketEvent::DISCONNECTED.to_raw()))?;
         let socket = context.socket(zmq::PAIR)?;
         // No high-water mark: an end that goes unheard of would leave its peer's replies waiting.

@@ -7,7 +7,6 @@
 use super::backlog::Answer;
 use super::company::Company;
 use super::list::List;
-use super::monitor::Monitor;
 use super::peer::{Outlet, Standing};
 use super::peers::{PeerId, Peers, Released};
 use super::progress::{Durable, Wait};
@@ -51,6 +50,15 @@ pub(super) trait Answers {
     fn figures(&self, into: &mut Vec<(&'static str, String)>);
 }
 
+/// Where requests come from: the router, or a test.
+pub(super) trait Socket: Outlet {
+    /// Takes the next message in, if one has arrived whole, and tells whether it did. What it holds may be
+    /// nothing but an identity: then the request has neither envelope nor body nor fault.
+    fn receive(&mut self, into: &mut Request) -> Result<bool, Self::Error>;
+    /// The descriptor of the next connection that ended, if there is one.
+    fn ended(&mut self) -> Option<i32>;
+}
+
 impl Outlet for Router {
     type Error = RouterError;
     fn send(&mut self, identity: &[u8], reply: Parcel<'_>, held: &Held) -> Result<Sent, RouterError> {
@@ -58,10 +66,19 @@ impl Outlet for Router {
     }
 }
 
+impl Socket for Router {
+    fn receive(&mut self, into: &mut Request) -> Result<bool, RouterError> {
+        Router::receive(self, into)
+    }
+
+    fn ended(&mut self) -> Option<i32> {
+        Router::ended(self)
+    }
+}
+
 /// The socket and everybody behind it.
-pub(super) struct Reception {
-    router: Router,
-    monitor: Monitor,
+pub(super) struct Reception<S> {
+    socket: S,
     peers: Peers,
     counters: Counters,
     limits: Limits,
@@ -85,12 +102,11 @@ struct Decoded<'r> {
     asked: Result<Asked<'r>, WireError>,
 }
 
-impl Reception {
+impl<S: Socket> Reception<S> {
     /// Opens. `most_backlog` is how many bytes of replies may wait for one peer.
-    pub fn open(router: Router, limits: Limits, most_backlog: usize, started: Instant) -> Result<Self, RouterError> {
-        Ok(Reception {
-            monitor: Monitor::of(&router)?,
-            router,
+    pub fn open(socket: S, limits: Limits, most_backlog: usize, started: Instant) -> Reception<S> {
+        Reception {
+            socket,
             peers: Peers::new(most_backlog),
             counters: Counters::new(started),
             limits,
@@ -105,17 +121,7 @@ impl Reception {
                 waiting: None,
             },
             company: Company::new(started),
-        })
-    }
-
-    /// What a wait has to listen to: for requests, and for the ends of connections.
-    pub fn descriptors(&self) -> Result<[BorrowedFd<'_>; 2], RouterError> {
-        Ok([self.router.descriptor()?, self.monitor.descriptor()?])
-    }
-
-    /// Whether a request has arrived. Has to be asked before each wait.
-    pub fn arrived(&mut self) -> Result<bool, RouterError> {
-        Ok(self.taken > 0 || self.router.arrived()?)
+        }
     }
 
     /// Whether a pass is due soon even if nothing happens.
@@ -125,7 +131,7 @@ impl Reception {
 
     /// Takes in what has arrived, a bounded number of commands, and answers it, until as much has formed as may. Tells
     /// whether a reply that could have left found no room.
-    pub fn receive(&mut self, answers: &mut impl Answers, now: Instant) -> Result<bool, RouterError> {
+    pub fn receive(&mut self, answers: &mut impl Answers, now: Instant) -> Result<bool, S::Error> {
         self.company.begin_pass();
         let mut commands = 0;
         while commands < PASS && answers.forming() < MOST_FORMING {
@@ -139,7 +145,7 @@ impl Reception {
         // A connection that has ended by now must not leave its replies to the next one with its identity.
         self.hear_of_ends(now);
         // Now, and peer by peer: what goes to one peer in one go costs its connection one system call, and the peer too.
-        self.peers.release_ready(answers.durable(), &mut self.router, now).map(|released| released.stuck)
+        self.peers.release_ready(answers.durable(), &mut self.socket, now).map(|released| released.stuck)
     }
 
     /// Whether the last pass took in one message, of a peer that has been the only one for a while.
@@ -148,10 +154,10 @@ impl Reception {
     }
 
     /// Hands over every reply that may leave.
-    pub fn release(&mut self, durable: Durable, now: Instant) -> Result<Released, RouterError> {
+    pub fn release(&mut self, durable: Durable, now: Instant) -> Result<Released, S::Error> {
         // A connection that has ended by now must not leave its replies to the next one with its identity.
         self.hear_of_ends(now);
-        self.peers.release(durable, &mut self.router, now)
+        self.peers.release(durable, &mut self.socket, now)
     }
 
     /// What is not durable never will be, for want of room: those who wait for it are told.
@@ -166,16 +172,11 @@ impl Reception {
         self.peers.fulfil(swept.version, &Reply::Number(removed));
     }
 
-    /// Closes the socket once every reply has left, or after this many milliseconds.
-    pub fn close(self, linger_ms: i32) -> Result<(), RouterError> {
-        self.router.close(linger_ms)
-    }
-
     /// Takes in the next messages that have arrived. Returns whether there may be more. A packed one ends it, since it is
     /// worth many others.
-    fn take_in(&mut self) -> Result<bool, RouterError> {
+    fn take_in(&mut self) -> Result<bool, S::Error> {
         while let Some(request) = self.requests.get_mut(self.taken) {
-            if !self.router.receive(request)? {
+            if !self.socket.receive(request)? {
                 return Ok(false);
             }
             if request.body.is_empty() && request.fault.is_none() {
@@ -192,7 +193,7 @@ impl Reception {
 
     /// Answers what was taken in, in the order in which it came, until as much has formed as may. Returns how many commands
     /// that counts for.
-    fn answer(&mut self, answers: &mut impl Answers, now: Instant) -> Result<usize, RouterError> {
+    fn answer(&mut self, answers: &mut impl Answers, now: Instant) -> Result<usize, S::Error> {
         let mut requests = std::mem::take(&mut self.requests);
         let mut all: [Option<Decoded<'_>>; AHEAD] = [const { None }; AHEAD];
         for (request, place) in requests.iter_mut().zip(&mut all).take(self.taken) {
@@ -245,7 +246,7 @@ impl Reception {
         matches!(self.peers.standing(peer), Standing::CutOff | Standing::DepartedCutOff)
     }
 
-    fn handle(&mut self, request: Decoded<'_>, answers: &mut impl Answers, now: Instant) -> Result<(), RouterError> {
+    fn handle(&mut self, request: Decoded<'_>, answers: &mut impl Answers, now: Instant) -> Result<(), S::Error> {
         let Decoded { sender, is_discarded, envelope, dialect, asked } = request;
         if is_discarded || self.is_cut_off(sender) {
             self.counters.discarded += 1;
@@ -273,7 +274,7 @@ impl Reception {
             }
         }
         let durable = desk.answers.durable();
-        self.peers.settle(sender, &mut self.answer, durable, &mut self.router, now)
+        self.peers.settle(sender, &mut self.answer, durable, &mut self.socket, now)
     }
 
     /// The peer that sent the request.
@@ -296,9 +297,26 @@ impl Reception {
 
     /// Takes in which connections have ended.
     pub fn hear_of_ends(&mut self, now: Instant) {
-        while let Some(descriptor) = self.monitor.ended() {
+        while let Some(descriptor) = self.socket.ended() {
             self.peers.disconnected(descriptor, now);
         }
+    }
+}
+
+impl Reception<Router> {
+    /// What a wait has to listen to: for requests, and for the ends of connections.
+    pub fn descriptors(&self) -> Result<[BorrowedFd<'_>; 2], RouterError> {
+        self.socket.descriptors()
+    }
+
+    /// Whether a request has arrived. Has to be asked before each wait.
+    pub fn arrived(&mut self) -> Result<bool, RouterError> {
+        Ok(self.taken > 0 || self.socket.arrived()?)
+    }
+
+    /// Closes the socket once every reply has left, or after this many milliseconds.
+    pub fn close(self, linger_ms: i32) -> Result<(), RouterError> {
+        self.socket.close(linger_ms)
     }
 }
 

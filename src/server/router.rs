@@ -1,8 +1,9 @@
-//! The socket: binds it, takes whole messages in, hands replies over.
+//! The socket: binds it, takes whole messages in, hands replies over, hears of connections that end.
 //!
 //! The only file of the server that calls libzmq beneath its Rust wrapper. Knows neither commands nor whose
 //! turn it is; never blocks, and never waits for a peer.
 
+use super::monitor::Monitor;
 use super::request::Request;
 use crate::cli::Endpoint;
 use crate::command::Limits;
@@ -83,8 +84,9 @@ impl Drop for Charge {
 /// A bound ROUTER socket.
 pub(super) struct Router {
     socket: zmq::Socket,
-    /// Ends the I/O threads when dropped, after the socket: fields are dropped in this order.
-    context: zmq::Context,
+    monitor: Monitor,
+    /// Ends the I/O threads when dropped, after the sockets: fields are dropped in this order.
+    _context: zmq::Context,
     endpoints: Vec<String>,
     limits: Limits,
     /// Nothing had arrived when the socket was last asked, and it was not used since.
@@ -112,7 +114,8 @@ impl Router {
         socket.set_tcp_keepalive_idle(KEEPALIVE_SECONDS)?;
         socket.set_tcp_keepalive_intvl(KEEPALIVE_SECONDS)?;
         socket.set_ipv6(endpoints.iter().any(Endpoint::is_ipv6))?;
-        let mut router = Router { socket, context, endpoints: Vec::new(), limits, quiet: false };
+        let monitor = Monitor::of(&socket, &context)?;
+        let mut router = Router { socket, monitor, _context: context, endpoints: Vec::new(), limits, quiet: false };
         for endpoint in endpoints {
             let bound = router.bind_one(endpoint);
             router.endpoints.push(bound.map_err(|why| RouterError::Bind { endpoint: endpoint.to_string(), why })?);
@@ -125,10 +128,10 @@ impl Router {
         &self.endpoints
     }
 
-    /// Becomes readable when something arrives, once [`Router::arrived`] has said that nothing had: libzmq tells
-    /// of a change once, and any use of the socket may take that away.
-    pub fn descriptor(&self) -> Result<BorrowedFd<'_>, RouterError> {
-        Ok(descriptor_of(&self.socket)?)
+    /// One becomes readable when something arrives, once [`Router::arrived`] has said that nothing had: libzmq tells
+    /// of a change once, and any use of the socket may take that away. The other one does when a connection ends.
+    pub fn descriptors(&self) -> Result<[BorrowedFd<'_>; 2], RouterError> {
+        Ok([descriptor_of(&self.socket)?, self.monitor.descriptor()?])
     }
 
     /// Whether a message has arrived. Has to be asked before a wait for the descriptor.
@@ -137,9 +140,9 @@ impl Router {
         Ok(!self.quiet)
     }
 
-    /// The socket and its context, for who watches its connections.
-    pub fn watched(&self) -> (&zmq::Context, &zmq::Socket) {
-        (&self.context, &self.socket)
+    /// The descriptor of the next connection that ended, if there is one.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.monitor.ended()
     }
 
     /// Takes the next message in, if one has arrived whole, and tells whether it did. What it holds may be

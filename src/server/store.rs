@@ -4,7 +4,8 @@
 //! forming batch; while one batch is in flight the next one forms, so that however many commands come during
 //! a sync, they cost one more. Knows neither peers nor the wire.
 
-use super::clock::Clock;
+use super::allowance::Bound;
+use super::clock::Moment;
 use super::compaction::Compaction;
 use super::progress::{Durable, Progress, Wait};
 use super::reception::{Answers, MOST_FORMING};
@@ -14,9 +15,6 @@ use crate::log::{Batch, Event, Log, LogError, SyncPolicy, Tally};
 use crate::table::{Departure, Entry, Swept};
 use std::time::{Duration, Instant};
 
-/// How long a pass sweeps what was flushed, and again how long it removes what has expired: requests wait so long at
-/// most, and as long as there is work of that kind, it gets half the time or more.
-const MOST_UPKEEP: Duration = Duration::from_micros(400);
 /// Slots looked at between two looks at the time: when each of them is the last of its page of memory, which is given
 /// back then, it takes 6 µs.
 const EFFORT: usize = 64;
@@ -44,9 +42,10 @@ pub(super) struct Store {
     engine: Engine,
     log: Log,
     compaction: Compaction,
-    clock: Clock,
-    /// Unix milliseconds: one time for all commands of a pass.
-    now: u64,
+    /// One time for all commands of a pass.
+    moment: Moment,
+    /// How much a pass sweeps of what was flushed, and again how much it removes of what has expired.
+    bound: Bound,
     progress: Progress,
     /// What compaction waits for.
     settling: Option<Wait>,
@@ -83,13 +82,13 @@ struct Addition {
 
 impl Store {
     /// Joins an engine, a log whose thread was started, and its compaction.
-    pub fn new(engine: Engine, log: Log, compaction: Compaction, clock: Clock, policy: SyncPolicy) -> Store {
+    pub fn new(engine: Engine, log: Log, compaction: Compaction, moment: Moment, policy: SyncPolicy) -> Store {
         Store {
             engine,
             log,
             compaction,
-            now: clock.now(),
-            clock,
+            moment,
+            bound: Bound::TIMED,
             progress: Progress::new(policy == SyncPolicy::Always),
             settling: None,
             unfolded: None,
@@ -101,15 +100,15 @@ impl Store {
             refusals: 0,
             full: false,
             at_limit: false,
-            next_expiry: Instant::now(),
+            next_expiry: moment.instant,
             expired: 0,
             awaited: 0,
         }
     }
 
-    /// Looks at the clock. To be called once a pass.
-    pub fn tick(&mut self) {
-        self.now = self.clock.now();
+    /// Begins a pass.
+    pub fn begin(&mut self, moment: Moment) {
+        self.moment = moment;
         self.engine.begin_turn();
     }
 
@@ -127,8 +126,8 @@ impl Store {
     ///
     /// # Errors
     /// The log has failed: nothing that waits may be acknowledged any more.
-    pub fn hear(&mut self, now: Instant) -> Result<Heard, LogError> {
-        let mut heard = Heard::default();
+    pub fn hear(&mut self) -> Result<Heard, LogError> {
+        let (mut heard, now) = (Heard::default(), self.moment.instant);
         while let Some(event) = self.log.event() {
             match event {
                 Event::Committed { batch, segment } => {
@@ -137,7 +136,7 @@ impl Store {
                     self.compaction.appended(segment, first_version, length, tally, now);
                     if let Some(number) = self.progress.committed() {
                         self.unfolded = Some(number);
-                        self.submit(now, false);
+                        self.submit(false);
                     }
                     heard.advanced = true;
                 }
@@ -178,7 +177,8 @@ impl Store {
     ///
     /// # Errors
     /// The log has failed, as in [`Store::hear`].
-    pub fn tend(&mut self, now: Instant) -> Result<(), LogError> {
+    pub fn tend(&mut self) -> Result<(), LogError> {
+        let now = self.moment.instant;
         self.compaction.hear(self.engine.table(), now)?;
         if self.compaction.begins_to_settle() {
             self.settling = Some(self.progress.want_committed_synced());
@@ -217,19 +217,19 @@ impl Store {
     /// `alone` is whether nobody but the one who waits for this batch is about: then it is committed before this returns,
     /// since to hand it over and be told would take longer, and there is nobody whose reads could wait. Only where a commit
     /// is a sync. Returns whether there is something to hear.
-    pub fn submit(&mut self, now: Instant, alone: bool) -> bool {
+    pub fn submit(&mut self, alone: bool) -> bool {
         let mut committed_here = false;
-        if !self.progress.in_flight() && !self.forming.is_empty() && !self.is_held_up(now) {
+        if !self.progress.in_flight() && !self.forming.is_empty() && !self.is_held_up() {
             let batch = &self.forming;
             let length = batch.byte_len() as u64;
             self.in_flight = Addition { first_version: batch.first_version(), length, tally: batch.tally() };
             let mut batch = std::mem::replace(&mut self.forming, std::mem::take(&mut self.spare));
             self.progress.submitted(self.engine.close_batch());
-            batch.stamp(self.now, self.engine.next_version());
+            batch.stamp(self.moment.unix, self.engine.next_version());
             self.batches += 1;
             committed_here = alone && self.progress.commits_sync();
             if committed_here {
-                self.log.commit_here(batch);
+                self.log.commit_here(batch, self.moment.instant);
             } else {
                 self.log.submit(batch);
             }
@@ -241,7 +241,8 @@ impl Store {
     }
 
     /// Whether the forming batch waits, so that the log does not outgrow its bound. Removals never wait.
-    fn is_held_up(&mut self, now: Instant) -> bool {
+    fn is_held_up(&mut self) -> bool {
+        let now = self.moment.instant;
         let delay =
             if self.forming.frees_room() { None } else { self.compaction.delay(self.forming.byte_len() as u64) };
         self.held_until = match (delay, self.held_until) {
@@ -261,8 +262,8 @@ impl Store {
     /// each flush that is through.
     pub fn upkeep(&mut self, mut ended: impl FnMut(Swept)) {
         if self.engine.table().sweeping().is_some() {
-            let until = Instant::now() + MOST_UPKEEP;
-            while self.engine.table().sweeping().is_some() && Instant::now() < until {
+            let mut allowance = self.bound.begin();
+            while self.engine.table().sweeping().is_some() && allowance.take() {
                 let compaction = &mut self.compaction;
                 if let Some(swept) = self.engine.sweep(EFFORT, &mut |entry, _| compaction.died(entry)) {
                     ended(swept);
@@ -278,15 +279,15 @@ impl Store {
         }
         self.engine.keep_probation(EVICTIONS_OF_UPKEEP);
         if self.engine.table().expiring() > 0 {
-            let began = Instant::now();
-            let Store { engine, compaction, expired, now, next_expiry, .. } = self;
+            let mut allowance = self.bound.begin();
+            let Store { engine, compaction, expired, moment, next_expiry, .. } = self;
             let mut departed = |entry: &Entry, departure| {
                 *expired += u64::from(departure == Departure::Expired);
                 compaction.died(entry);
             };
-            while *next_expiry <= began && began.elapsed() < MOST_UPKEEP {
-                if !engine.expire(*now, EFFORT, &mut departed) {
-                    *next_expiry = began + EXPIRY_EVERY;
+            while *next_expiry <= moment.instant && allowance.take() {
+                if !engine.expire(moment.unix, EFFORT, &mut departed) {
+                    *next_expiry = moment.instant + EXPIRY_EVERY;
                 }
             }
         }
@@ -314,8 +315,7 @@ impl Store {
     /// # Errors
     /// The log could not be synced or marked. Every reply that left stays true where the policy is `always`.
     pub fn finish(self) -> Result<(), LogError> {
-        let now = self.clock.now();
-        self.log.finish(now, self.engine.next_version())
+        self.log.finish(self.moment.unix, self.engine.next_version())
     }
 }
 
@@ -332,14 +332,14 @@ impl Answers for Store {
                 self.progress.want_sync(!self.forming.is_empty())
             }
             Command::Compact => {
-                self.compaction.begin_full_run(Instant::now());
+                self.compaction.begin_full_run(self.moment.instant);
                 encode(&Reply::Done);
                 Wait::NOTHING
             }
             _ => {
                 let forming = &mut self.forming;
                 let Evaluation { reply, after, sweep } =
-                    self.engine.evaluate(command, self.now, view, &mut |version, mutation| {
+                    self.engine.evaluate(command, self.moment.unix, view, &mut |version, mutation| {
                         forming.push(version, mutation);
                     });
                 encode(&reply);
@@ -384,8 +384,27 @@ impl Answers for Store {
     }
 }
 
+/// What a simulation has to know and to say.
+#[cfg(test)]
+impl Store {
+    pub fn with_bound(mut self, bound: Bound) -> Store {
+        self.bound = bound;
+        self.compaction = self.compaction.with_bound(bound);
+        self
+    }
+
+    pub fn table(&self) -> &crate::table::Table {
+        self.engine.table()
+    }
+
+    pub fn compaction(&self) -> &Compaction {
+        &self.compaction
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::clock::Clock;
     use super::*;
     use crate::command::{Limits, SetOptions};
     use crate::log::budget::Budget;
@@ -407,7 +426,7 @@ mod tests {
         let compaction = Compaction::new(compactor, ready.ledger(), budget, rate, Instant::now());
         let log = ready.start(move || ring.send(()).unwrap()).unwrap();
         let engine = Engine::new(Table::new(1), 1, Limits::default());
-        (Store::new(engine, log, compaction, Clock::start(0), SyncPolicy::Always), woken)
+        (Store::new(engine, log, compaction, Clock::start(0).moment(), SyncPolicy::Always), woken)
     }
 
     fn set(store: &mut Store, key: &str, value: &[u8]) -> Wait {
@@ -425,16 +444,15 @@ mod tests {
     fn what_was_committed_survives_a_refusal_heard_in_the_same_breath() {
         let disk = FakeDisk::new();
         let (mut store, woken) = store(&disk);
-        let now = Instant::now();
         set(&mut store, "committed", b"v");
-        store.submit(now, false);
+        store.submit(false);
         woken.recv_timeout(Duration::from_secs(60)).unwrap();
         // Formed meanwhile, and larger than what the disk will have room for.
         let refused = set(&mut store, "refused", &vec![7; 60_000]);
         disk.plan(FaultPlan { capacity: Some(0), ..FaultPlan::default() });
         let mut heard = Heard::default();
         while !heard.refused {
-            heard = store.hear(now).unwrap();
+            heard = store.hear().unwrap();
         }
         store.fold();
         assert!(holds(&store, "committed") && !holds(&store, "refused"));

@@ -433,6 +433,14 @@ impl Client {
         self.socket.send_multipart(frames, 0).expect("room to send");
     }
 
+    /// Which of these have a reply, once one has.
+    pub fn wait_for_any(clients: &[Client]) -> Vec<usize> {
+        let mut items: Vec<_> = clients.iter().map(|client| client.socket.as_poll_item(zmq::POLLIN)).collect();
+        let found = zmq::poll(&mut items, PATIENCE.as_millis() as i64).expect("a wait");
+        assert!(found > 0, "a reply in time");
+        (0..items.len()).filter(|index| items[*index].is_readable()).collect()
+    }
+
     /// Every frame that comes, the envelope included.
     pub fn recv_frames(&self) -> Frames {
         self.socket.recv_multipart(0).expect("a reply in time")

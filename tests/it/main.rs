@@ -34,6 +34,9 @@ mod table_memory;
 /// The pickle dialect against pickles that CPython made, and against hostile ones.
 mod pickle;
 
+/// What peers were told of each key, and whether an order of events explains it.
+#[expect(dead_code, reason = "the simulation needs more of it")]
+mod history;
 /// The store of `store_model`, and the model that it is held against.
 mod store_judge;
 mod store_steps;
@@ -75,6 +78,8 @@ mod full_disk;
 mod house;
 /// kill -9 at random moments, over and over, against an oracle that knows what was promised.
 mod kill;
+/// What several peers see at once, across kills, makes sense.
+mod linearizable;
 /// Starting and stopping: what is answered during a replay, flags, signals, exit codes.
 mod loading;
 /// The limit of memory: what goes, what stays, what a restart brings back.
