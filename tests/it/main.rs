@@ -54,6 +54,8 @@ mod power;
 mod random;
 /// Real file systems of a few megabytes.
 mod small_disk;
+/// A load that rotates and compacts all the time, one request at a time.
+mod small_load;
 /// Many peers that write and read, and remember what they were told.
 mod workload;
 mod zmtp;

@@ -13,20 +13,15 @@
 //!
 //! `KVD_SYSCALL_CASES` is how many cases are run, spread over the whole, or `all` of the 720.
 
-use crate::daemon::{Ended, Launch, PATIENCE, Store, figure_of, words};
+use crate::daemon::{Launch, Store};
 use crate::faults::{sends_ok, strace, strace_is_missing};
-use crate::oracle::{Condition, Entry, Operation, State, Verdict, Writer, parse_get};
-use crate::zmtp::Peer;
+use crate::oracle::Verdict;
+use crate::small_load::{Life, SEGMENT, Seed, Went, judge_what_is_left, live, run_all};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::path::Path;
 
 /// As strace writes them: what each architecture has of a group.
 const CALLS: [&str; 9] = [
@@ -46,14 +41,8 @@ const ALL: usize = CALLS.len() * ERRORS.len() * TIMES;
 /// Cases where nobody says how many.
 const USUAL: usize = 60;
 
-/// Rounds of the load; each fills a segment.
+/// Rounds of the load.
 const ROUNDS: usize = 24;
-/// Rounds from one full compaction to the next. One is several compactions.
-const COMPACT_EVERY: usize = 3;
-const SEGMENT: &str = "64KiB";
-/// Two of them fill a segment.
-const LARGE: usize = 30_000;
-const KEYS: usize = 4;
 
 #[derive(Clone, Copy)]
 struct Case {
@@ -72,8 +61,7 @@ impl Case {
         Case { call: CALLS[pair / ERRORS.len()], error: ERRORS[pair % ERRORS.len()], time }
     }
 
-    /// Whether another peer is about. Then all commits are the log thread's, which so makes late calls too; a peer that is
-    /// alone is soon committed for by the thread that answers it.
+    /// Whether another peer is about, so that the log thread makes late calls too.
     fn in_company(&self) -> bool {
         self.time > TIMES / 2
     }
@@ -111,164 +99,6 @@ fn demanded(case: Case, line: &str) -> Demand {
         ("pwrite64" | "fallocate", "ENOSPC" | "EDQUOT") => Demand::Refuses,
         ("?open,openat", "ENOSPC" | "EDQUOT") if line.contains("O_CREAT") => Demand::Refuses,
         _ => Demand::RefusesOrEnds,
-    }
-}
-
-/// A directory to start on, and how it came to be.
-struct Seed {
-    store: Store,
-    told: Vec<(Operation, Vec<Vec<u8>>)>,
-}
-
-impl Seed {
-    /// Sealed segments with garbage, an active one with a torn tail, a spare.
-    fn plant() -> Seed {
-        let store = Store::new();
-        let daemon = store.launch().segment_size(SEGMENT).start();
-        let mut peer = daemon.peer();
-        let mut told = Vec::new();
-        for operation in (0..3).flat_map(|round| operations(0, round)) {
-            let reply = peer.call(&operation.frames()).expect("a reply");
-            told.push((operation, reply));
-        }
-        daemon.kill();
-        // The last file is the spare, all zeros.
-        let last_byte = |path: &PathBuf| fs::read(path).expect("a segment").iter().rposition(|&byte| byte != 0);
-        let ends = store.segments().into_iter().rev().find_map(|path| Some((last_byte(&path)?, path)));
-        let (end, active) = ends.expect("an active segment");
-        let file = fs::File::options().write(true).open(active).expect("a segment");
-        file.write_all_at(b"half a batch", end as u64 + 100).expect("a torn tail");
-        Seed { store, told }
-    }
-
-    /// A copy of it to ruin, and what is known of it.
-    fn copy(&self) -> (Store, Writer) {
-        let store = Store::new();
-        fs::create_dir(store.path()).expect("a directory");
-        for (name, bytes) in self.store.contents() {
-            fs::write(store.path().join(name), bytes).expect("a copy");
-        }
-        let mut writer = Writer::default();
-        for (operation, reply) in &self.told {
-            writer.send(operation.clone());
-            writer.receive(reply).expect("the replies of a life without errors");
-        }
-        (store, writer)
-    }
-}
-
-/// What one round writes, in this life of the store.
-fn operations(life: usize, round: usize) -> Vec<Operation> {
-    let key = |number: usize| format!("k{}", number % KEYS);
-    let value = |number: usize, length: usize| {
-        let mut value = format!("{life}/{round}/{number}:").into_bytes();
-        value.resize(value.len() + length, b'.');
-        value
-    };
-    vec![
-        Operation::Set(key(round), value(0, LARGE), Condition::Always),
-        Operation::Increment("n".to_owned(), 1),
-        Operation::SetMany(vec![("a".to_owned(), value(1, 10)), ("b".to_owned(), value(2, 10))]),
-        Operation::Set(key(round + 1), value(3, LARGE), Condition::Always),
-        Operation::Delete(vec![if round.is_multiple_of(2) { "a".to_owned() } else { key(round + 2) }]),
-        Operation::Append("b".to_owned(), value(4, 10)),
-        Operation::Get("b".to_owned()),
-    ]
-}
-
-/// Everything that was ever written, as it is now.
-fn state(peer: &mut Peer) -> Verdict<State> {
-    let names = (0..KEYS).map(|number| format!("k{number}")).chain(["n", "a", "b"].map(str::to_owned));
-    let mut state = State::new();
-    for name in names {
-        let reply = peer.call(&["GET", &name]).map_err(|error| format!("GET {name}: {error}"))?;
-        if let Some((value, version)) = parse_get(&reply)? {
-            state.insert(name, Entry { value, version: Some(version) });
-        }
-    }
-    Ok(state)
-}
-
-/// How a load went.
-#[derive(Debug, PartialEq, Eq)]
-enum Went {
-    Through,
-    /// The daemon ended amid it.
-    Short,
-}
-
-/// One request at a time, so that no reply to it is on its way when a call fails for it.
-struct Load<'w> {
-    peer: Peer,
-    company: Option<Peer>,
-    writer: &'w mut Writer,
-    /// Writes answered `ERR NOSPACE`.
-    refused: usize,
-}
-
-impl Load<'_> {
-    fn run(&mut self) -> Verdict<Went> {
-        for round in 0..ROUNDS {
-            for operation in operations(1, round) {
-                if self.carry_out(operation)? == Went::Short {
-                    return Ok(Went::Short);
-                }
-            }
-            // What it is told does not matter, nor whether it is.
-            self.company.iter_mut().for_each(|peer| drop(peer.call(&["PING"])));
-            if round.is_multiple_of(COMPACT_EVERY) && self.compact()? == Went::Short {
-                return Ok(Went::Short);
-            }
-        }
-        Ok(Went::Through)
-    }
-
-    /// Until it is accepted: there is room again as soon as the one error is over.
-    fn carry_out(&mut self, operation: Operation) -> Verdict<Went> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let reply = match self.peer.call(&operation.frames()) {
-                Ok(reply) => reply,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Err(format!("neither a reply nor an end: {operation:.100?}"));
-                }
-                Err(_) => {
-                    // It may or may not have happened.
-                    self.writer.send(operation);
-                    return Ok(Went::Short);
-                }
-            };
-            if !words(&reply).starts_with("ERR NOSPACE ") {
-                self.writer.send(operation);
-                self.writer.receive(&reply)?;
-                return Ok(Went::Through);
-            }
-            self.refused += 1;
-            if Instant::now() > deadline {
-                return Err(format!("refused for {PATIENCE:?}: {operation:.100?}"));
-            }
-        }
-    }
-
-    /// Has everything compacted, and waits until that is done or given up.
-    fn compact(&mut self) -> Verdict<Went> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut ask = |request: &str| match self.peer.call(&[request]) {
-            Ok(reply) => Ok(Some(reply)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(format!("no reply to {request}")),
-            Err(_) => Ok(None),
-        };
-        if ask("COMPACT")?.is_none() {
-            return Ok(Went::Short);
-        }
-        loop {
-            match ask("STATS")? {
-                None => return Ok(Went::Short),
-                Some(stats) if figure_of(&stats, "compacting") == 0 => return Ok(Went::Through),
-                Some(_) if Instant::now() > deadline => return Err("compaction never ends".to_owned()),
-                Some(_) => {}
-            }
-        }
     }
 }
 
@@ -312,8 +142,9 @@ fn launch(case: Case, store: &Store, log: &Path) -> Launch {
 }
 
 /// Judges the end of a daemon by what the trace tells of the errors.
-fn judge(case: Case, trace: &str, is_ready: bool, load: (&Went, usize), ended: &Ended) -> Verdict<Outcome> {
-    let (went, refused) = load;
+fn judge(case: Case, trace: &str, life: &Life) -> Verdict<Outcome> {
+    let Life { is_ready, went, refused, ended } = life;
+    let (is_ready, refused) = (*is_ready, *refused);
     let wrong = |what: &str| Err(format!("{what}: {}", ended.status));
     let injected: Vec<&str> = trace.lines().filter(|line| line.contains("(INJECTED)")).collect();
     let demands: Vec<Demand> = injected.iter().map(|line| demanded(case, line)).collect();
@@ -365,34 +196,15 @@ fn judge_syncs(case: Case, trace: &str) -> Verdict {
 fn run(case: Case, seed: &Seed) -> Verdict<Outcome> {
     let (store, mut writer) = seed.copy();
     let log = store.beside("strace");
-    let mut daemon = launch(case, &store, &log).spawn();
-    let is_ready = daemon.comes_up();
-    let (mut went, mut refused) = (Went::Short, 0);
-    if is_ready {
-        // It may have ended by now.
-        if let Ok(peer) = Peer::connect(daemon.endpoint()) {
-            let company = if case.in_company() { Peer::connect(daemon.endpoint()).ok() } else { None };
-            let mut load = Load { peer, company, writer: &mut writer, refused: 0 };
-            went = load.run()?;
-            refused = load.refused;
-        }
-    }
-    let ended = if went == Went::Through { daemon.terminate() } else { daemon.wait() };
+    let life = live(&launch(case, &store, &log), ROUNDS, case.in_company(), &mut writer)?;
     let trace = fs::read_to_string(&log).map_err(|error| format!("no trace: {error}"))?;
     let told = |wrong| {
         let injected: Vec<_> = trace.lines().filter(|line| line.contains("(INJECTED)")).collect();
-        format!("{wrong}\n{}\n--- standard error ---\n{}---", injected.join("\n"), ended.stderr)
+        format!("{wrong}\n{}\n--- standard error ---\n{}---", injected.join("\n"), life.ended.stderr)
     };
-    let outcome = judge(case, &trace, is_ready, (&went, refused), &ended).map_err(told)?;
+    let outcome = judge(case, &trace, &life).map_err(told)?;
 
-    let launch = store.launch().segment_size(SEGMENT);
-    let mut daemon = launch.spawn();
-    if !daemon.comes_up() {
-        return Err(told(format!("the next start is refused: {}", daemon.wait().stderr)));
-    }
-    let recovered = state(&mut daemon.peer())?;
-    writer.recover(recovered).map_err(told)?;
-    daemon.stop();
+    judge_what_is_left(&store, &mut writer).map_err(told)?;
     Ok(outcome)
 }
 
@@ -407,28 +219,12 @@ fn no_failing_system_call_loses_anything_or_goes_unnoticed() {
         Err(_) => USUAL,
     };
     let seed = Seed::plant();
-    let next = AtomicUsize::new(0);
-    let (outcomes, wrongs) = (Mutex::new(BTreeMap::<Outcome, usize>::new()), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        // Most of the time a case waits for the disk.
-        for _ in 0..2 * std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some(index) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < count) {
-                    let case = Case::numbered(index);
-                    match run(case, &seed) {
-                        Ok(outcome) => {
-                            println!("{index}: {case}: {outcome:?}");
-                            *outcomes.lock().unwrap().entry(outcome).or_default() += 1;
-                        }
-                        Err(wrong) => wrongs.lock().unwrap().push(format!("{index}: {case}: {wrong}")),
-                    }
-                }
-            });
-        }
-    });
-    let (outcomes, wrongs) = (outcomes.into_inner().unwrap(), wrongs.into_inner().unwrap());
+    let cases: Vec<Case> = (0..count).map(Case::numbered).collect();
+    let mut outcomes = BTreeMap::<Outcome, usize>::new();
+    for outcome in run_all(&cases, |case| run(*case, &seed)) {
+        *outcomes.entry(outcome).or_default() += 1;
+    }
     println!("{count} cases: {outcomes:?}");
-    assert!(wrongs.is_empty(), "{} of {count} cases:\n{}", wrongs.len(), wrongs.join("\n"));
     let never = outcomes.get(&Outcome::NeverCame).copied().unwrap_or(0);
     assert!(never < count / 4, "in {never} of {count} cases the error never came: the load is too small");
 }
