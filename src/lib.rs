@@ -36,6 +36,8 @@ pub mod table;
 
 pub mod log;
 
+pub mod fault;
+
 mod decimal;
 mod descriptors;
 pub mod mutation;

@@ -25,6 +25,7 @@ const UNREADABLE: u8 = Finding::Unreadable.exit_code();
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    kvd::fault::arm();
     let flags = Flags::parse();
     if let Some(tool) = &flags.tool {
         return run_tool(tool);

@@ -4,6 +4,7 @@
 
 use super::error::LogError;
 use super::fs::{Disk, Fs, sync_directory};
+use crate::fault;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -37,6 +38,7 @@ impl DataDir {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(LogError::Locked(path.to_owned())),
             Err(errno) => return Err(unusable(errno.into())),
         }
+        fault::at("start-locked").map_err(unusable)?;
         // LOCK may be writable, left by another user, in a directory that is not.
         rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
             .map_err(|errno| unusable(errno.into()))?;

@@ -7,6 +7,7 @@ use super::error::LogError;
 use super::fs::{File, Fs};
 use super::recovery::{Reading, Survey, Verdict};
 use super::segment::{SEGMENT_HEADER, file_name};
+use crate::fault;
 use tracing::{info, warn};
 
 /// Removes what is left over of work that was cut short, and the files above the journal, but for the one that `keep` says: the
@@ -26,14 +27,15 @@ pub fn clear_left_overs(fs: &dyn Fs, survey: &Survey, keep: Option<u64>) -> Resu
     // Before anything else is removed or made: what a later segment stands for must not outlive it.
     for segment in &survey.replaced {
         info!("{} was compacted into a later segment before the last run ended; it is removed", segment.name);
-        fs.remove(&segment.name).map_err(LogError::io("remove", &segment.name))?;
+        fault::after("start-replaced-removed", fs.remove(&segment.name))
+            .map_err(LogError::io("remove", &segment.name))?;
     }
     let spares = survey.spares.iter().filter(|number| Some(**number) != keep);
     let unused = spares.chain(&survey.torn_headers).map(|number| file_name(*number));
     for name in survey.temporary.iter().cloned().chain(unused) {
-        fs.remove(&name).map_err(LogError::io("remove", &name))?;
+        fault::after("start-left-over-removed", fs.remove(&name)).map_err(LogError::io("remove", &name))?;
     }
-    fs.sync_dir().map_err(LogError::io("sync", "the data directory"))
+    fault::after("start-left-overs-cleared", fs.sync_dir()).map_err(LogError::io("sync", "the data directory"))
 }
 
 /// Makes the active segment end where its last whole batch ends, and everything in it durable. Returns its file and what is
@@ -51,11 +53,11 @@ pub fn settle(fs: &dyn Fs, active: &Reading) -> Result<(Box<dyn File>, Durable),
             report.end
         );
         save(fs, name, &format!("torn-tail-at-{}", report.end), report.end)?;
-        file.set_len(report.end).map_err(LogError::io("cut", name))?;
+        fault::after("start-tail-cut", file.set_len(report.end)).map_err(LogError::io("cut", name))?;
     }
     rewrite_unproven(fs, file.as_ref(), active)?;
-    file.sync().map_err(LogError::io("sync", name))?;
-    fs.sync_dir().map_err(LogError::io("sync", "the data directory"))?;
+    fault::after("start-tail-synced", file.sync()).map_err(LogError::io("sync", name))?;
+    fault::after("start-mended", fs.sync_dir()).map_err(LogError::io("sync", "the data directory"))?;
     let version = report.next_version.saturating_sub(1);
     Ok((file, Durable { batch: report.link.number.saturating_sub(1), version }))
 }
@@ -74,7 +76,8 @@ fn rewrite_unproven(fs: &dyn Fs, file: &dyn File, active: &Reading) -> Result<()
         let contents = fs.contents(name).map_err(LogError::io("read", name))?;
         contents.bytes().get(from as usize..to as usize).unwrap_or_default().to_vec()
     };
-    write_whole(file, &bytes, from, name)
+    write_whole(file, &bytes, from, name)?;
+    fault::at("start-unproven-rewritten").map_err(LogError::io("write", name))
 }
 
 /// Copies a file's bytes from `from` on into a file beside it, if there is more than zeros.
@@ -95,8 +98,8 @@ fn save(fs: &dyn Fs, name: &str, what: &str, from: u64) -> Result<(), LogError> 
     }
     let file = fs.create(&copy).map_err(LogError::io("create", &copy))?;
     write_whole(file.as_ref(), bytes.get(..=last).unwrap_or_default(), 0, &copy)?;
-    file.sync().map_err(LogError::io("sync", &copy))?;
-    fs.sync_dir().map_err(LogError::io("sync", "the data directory"))?;
+    fault::after("start-cut-copied", file.sync()).map_err(LogError::io("sync", &copy))?;
+    fault::after("start-cut-kept", fs.sync_dir()).map_err(LogError::io("sync", "the data directory"))?;
     warn!("the bytes cut off {name} are kept in {copy}; kvd does not need them");
     Ok(())
 }

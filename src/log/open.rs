@@ -12,6 +12,7 @@ use super::mend;
 use super::policy::SyncPolicy;
 use super::recovery::{self, Apply, Progress, Reading, Survey, Verdict};
 use super::writer::{Resume, Writer};
+use crate::fault;
 use std::sync::Arc;
 use tracing::info;
 
@@ -56,6 +57,7 @@ impl Unread {
     /// What can't be right: a segment that is missing, foreign, newer, renamed, of another store, or whose header is damaged.
     pub fn open(fs: Arc<dyn Fs>, options: LogOptions) -> Result<Unread, LogError> {
         let survey = recovery::survey(fs.as_ref())?;
+        fault::at("start-surveyed").map_err(LogError::io("read", "the data directory"))?;
         let identity = match survey.identity() {
             Some(identity) => identity,
             None => random_identity()?,
@@ -82,6 +84,7 @@ impl Unread {
         let disk = Arc::clone(&fs);
         let readings = recovery::read_all(fs.as_ref(), &survey.segments, options.threads, progress, apply)?;
         recovery::refuse_damage(&readings)?;
+        fault::at("start-replayed").map_err(LogError::io("read", "the data directory"))?;
         mend::clear_left_overs(fs.as_ref(), &survey, spare_to_keep(&survey, &readings))?;
         let recovered = summarize(&readings);
         let writer = match readings.last() {

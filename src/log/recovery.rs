@@ -12,6 +12,7 @@ use super::fs::{Contents, Fs};
 use super::record::Record;
 use super::scan::{Fault, SegmentReport, scan};
 use super::segment::{Compacted, FileRole, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name};
+use crate::fault;
 use crate::mutation::Mutation;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -104,7 +105,8 @@ pub fn survey(fs: &dyn Fs) -> Result<Survey, LogError> {
     // From the last one down: what may be above the journal ends with the first valid header.
     for &number in numbers.iter().rev() {
         let name = file_name(number);
-        let beginning = fs.beginning(&name, SEGMENT_HEADER).map_err(LogError::io("read", &name))?;
+        let beginning = fault::after("start-header-read", fs.beginning(&name, SEGMENT_HEADER));
+        let beginning = beginning.map_err(LogError::io("read", &name))?;
         match SegmentHeader::decode(&beginning) {
             HeaderState::Valid(header) => {
                 above_journal = false;
@@ -284,7 +286,8 @@ fn read_one(
     progress: &Progress,
     apply: &Apply<'_>,
 ) -> Result<Reading, LogError> {
-    let contents = fs.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
+    let contents = fault::after("start-segment-opened", fs.contents(&segment.name));
+    let contents = contents.map_err(LogError::io("read", &segment.name))?;
     let (mut chunk, mut bytes) = (Vec::with_capacity(CHUNK), 0);
     let reading = read_segment(segment, successor, contents.as_ref(), progress, &mut |record| {
         chunk.push((record.version, record.mutation));

@@ -21,6 +21,7 @@ use super::batch::{Batch, Durable, Link};
 use super::error::LogError;
 use super::fs::{File, Fs, create_anew, is_no_space};
 use super::segment::{SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, unix_milliseconds};
+use crate::fault;
 use std::io;
 use std::sync::Arc;
 
@@ -180,7 +181,8 @@ impl Writer {
         self.make_place(length, batch.frees_room())?;
         let position = self.active.end;
         let (bytes, next) = batch.seal(self.active.header.seed(), position, self.link, self.durable);
-        let written = self.active.file.write_at(bytes, position);
+        let placed = fault::at("commit-placed");
+        let written = fault::after("commit-written", placed.and_then(|()| self.active.file.write_at(bytes, position)));
         let name = file_name(self.active.header.number);
         match written {
             Ok(count) if count as u64 == length => {}
@@ -204,7 +206,8 @@ impl Writer {
     /// # Errors
     /// Any error is final: it is never tried again, since the next sync would report success for pages that the failed one lost.
     pub fn sync(&mut self) -> Result<(), LogError> {
-        self.active.file.sync().map_err(LogError::io("sync", &file_name(self.active.header.number)))?;
+        let synced = fault::after("commit-synced", self.active.file.sync());
+        synced.map_err(LogError::io("sync", &file_name(self.active.header.number)))?;
         self.durable = self.written;
         Ok(())
     }
@@ -259,18 +262,20 @@ impl Writer {
     /// What the disk refuses for another reason than room.
     pub fn finish(&mut self, now: u64, next_version: u64) -> Result<(), LogError> {
         self.sync()?;
+        fault::at("stop-synced").map_err(LogError::io("sync", "the log"))?;
         let mut mark = Batch::clean_stop();
         mark.stamp(now, next_version);
         match self.append(&mut mark) {
             Ok(()) | Err(AppendError::NoSpace) => {}
             Err(AppendError::Fatal(error)) => return Err(error),
         }
+        fault::at("stop-marked").map_err(LogError::io("write", "the log"))?;
         self.cut_active()?;
         if let Some(spare) = self.spare.take() {
             let name = file_name(spare.number);
-            self.fs.remove(&name).map_err(LogError::io("remove", &name))?;
+            fault::after("stop-spare-removed", self.fs.remove(&name)).map_err(LogError::io("remove", &name))?;
         }
-        self.fs.sync_dir().map_err(LogError::io("sync", "the data directory"))
+        fault::after("stop-directory-synced", self.fs.sync_dir()).map_err(LogError::io("sync", "the data directory"))
     }
 
     /// Number of the active segment.
@@ -334,6 +339,7 @@ impl Writer {
     fn rotate(&mut self) -> Result<(), AppendError> {
         let Some(spare) = self.spare.take() else { return Err(AppendError::NoSpace) };
         self.cut_active()?;
+        fault::at("segment-sealed").map_err(LogError::io("sync", &file_name(self.active.header.number)))?;
         let header = SegmentHeader {
             number: spare.number,
             next_version: self.next_version,
@@ -346,13 +352,14 @@ impl Writer {
         let size = spare.file.len().map_err(LogError::io("measure", &file_name(header.number)))?;
         let end = SEGMENT_HEADER as u64;
         self.active = Active { file: spare.file, header, end, size, prepared: end };
+        fault::at("segment-begun").map_err(LogError::io("measure", &file_name(spare.number)))?;
         Ok(())
     }
 
     /// Cuts the active segment to its length and syncs it.
     fn cut_active(&mut self) -> Result<(), LogError> {
         let name = file_name(self.active.header.number);
-        self.active.file.set_len(self.active.end).map_err(LogError::io("cut", &name))?;
+        fault::after("segment-cut", self.active.file.set_len(self.active.end)).map_err(LogError::io("cut", &name))?;
         (self.active.size, self.active.prepared) = (self.active.end, self.active.end);
         self.sync()
     }
@@ -372,7 +379,7 @@ impl Writer {
             return Ok(());
         }
         let name = file_name(self.active.header.number);
-        let sized = self.active.file.allocate(wanted);
+        let sized = fault::after("segment-sized-anew", self.active.file.allocate(wanted));
         // Also after a failure: it may have got half way.
         self.active.size = self.active.file.len().map_err(LogError::io("measure", &name))?;
         match sized {
@@ -400,9 +407,9 @@ impl Writer {
     fn create_spare(&self, number: u64) -> Result<Spare, AppendError> {
         let name = file_name(number);
         // One may be there, into which a rotation found no room for its header. No number above the active one holds data.
-        let created = create_anew(self.fs.as_ref(), &name);
+        let created = fault::after("segment-created", create_anew(self.fs.as_ref(), &name));
         let file = created.map_err(|error| no_space_or_fatal(error, "create", &name))?;
-        match file.allocate(self.segment_size) {
+        match fault::after("segment-sized", file.allocate(self.segment_size)) {
             Ok(()) => Ok(Spare { file, number }),
             Err(error) => {
                 // What was allocated of it must not stay taken on a disk that is full.
@@ -450,12 +457,13 @@ fn adopt_spare(fs: &dyn Fs, number: u64, segment_size: u64) -> Result<Option<Spa
 /// Writes a segment's header and makes it and its directory entry durable.
 fn install_header(fs: &dyn Fs, file: &dyn File, header: &SegmentHeader) -> Result<(), AppendError> {
     let name = file_name(header.number);
-    let written = file.write_at(&header.encode(), 0).map_err(|error| no_space_or_fatal(error, "write", &name))?;
+    let written = fault::after("segment-header-written", file.write_at(&header.encode(), 0));
+    let written = written.map_err(|error| no_space_or_fatal(error, "write", &name))?;
     if written < SEGMENT_HEADER {
         return Err(AppendError::NoSpace);
     }
-    file.sync().map_err(LogError::io("sync", &name))?;
-    fs.sync_dir().map_err(LogError::io("sync", "the data directory"))?;
+    fault::after("segment-header-synced", file.sync()).map_err(LogError::io("sync", &name))?;
+    fault::after("segment-entry-synced", fs.sync_dir()).map_err(LogError::io("sync", "the data directory"))?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 //! The engine's thread spends a bounded time on it in one pass: it stops amid the questions when that is over.
 
 use super::allowance::Bound;
+use crate::fault;
 use crate::log::budget::{Budget, Urgency};
 use crate::log::compaction::{CompactionError, Fate, Outcome, Questions};
 use crate::log::compactor::{Compactor, Report, UNPACED};
@@ -159,6 +160,7 @@ impl Compaction {
         if self.can_answer(table)
             && let Some(questions) = self.unanswered.take()
         {
+            fault::at("compaction-asked").map_err(LogError::io("answer", "a compaction"))?;
             self.answer(questions, table);
         }
         Ok(())

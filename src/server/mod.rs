@@ -44,6 +44,7 @@ mod wake;
 use crate::cli::Config;
 use crate::descriptors::raise_limit;
 use crate::engine::Engine;
+use crate::fault;
 use crate::log::budget::Budget;
 use crate::log::{DataDir, Ledger, LogError, LogOptions, Progress, Ready, Recovered, Unread};
 use crate::table::{Replay, avoid_pauses};
@@ -130,6 +131,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
 
     let not_started = |error: RouterError| ServeError::NotStarted(error.to_string());
     let router = Router::bind(&config.bind, config.limits).map_err(not_started)?;
+    fault::at("start-bound").map_err(system)?;
     let endpoints = router.endpoints().join(" ");
     let mut reception = Reception::open(router, config.limits, config.max_backlog, started);
 
@@ -139,6 +141,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     };
     let clock = loaded.clock;
     let mut store = open_store(loaded, config, &bell.wake).map_err(system)?;
+    fault::at("start-ready").map_err(system)?;
     announce(&endpoints);
     serve(&mut reception, &mut store, clock, &mut bell)?;
     stop(reception, store, clock, &mut bell)
@@ -384,6 +387,7 @@ fn stop(mut reception: Reception<Router>, mut store: Store, clock: Clock, bell: 
     }
     store.begin(clock.moment());
     store.finish().map_err(ServeError::LogFailed)?;
+    fault::at("stop-finished").map_err(|error| ServeError::SocketFailed(format!("can't close the socket: {error}")))?;
     let left = until.saturating_duration_since(Instant::now());
     reception.close(left.as_millis() as i32)?;
     tracing::info!("stopped");

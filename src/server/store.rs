@@ -132,6 +132,7 @@ impl Store {
             match event {
                 Event::Committed { batch, segment } => {
                     self.spare = batch;
+                    crate::fault::at("commit-heard").map_err(LogError::io("confirm", "a batch"))?;
                     let Addition { first_version, length, tally } = self.in_flight;
                     self.compaction.appended(segment, first_version, length, tally, now);
                     if let Some(number) = self.progress.committed() {

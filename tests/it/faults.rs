@@ -266,7 +266,7 @@ pub fn write_until_it_ends(daemon: &Daemon) -> usize {
     panic!("the injected error never came");
 }
 
-fn assert_acknowledged_are_there(store: &Store, acknowledged: usize) {
+pub fn assert_acknowledged_are_there(store: &Store, acknowledged: usize) {
     let daemon = store.start();
     let client = daemon.client();
     for n in 0..acknowledged {

@@ -4,6 +4,8 @@
 //!
 //! Tests inside of `src` are left out: a test may know more than what it tests.
 
+use crate::daemon::KVD;
+use kvd::fault::POINTS;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,18 +13,19 @@ use std::path::{Path, PathBuf};
 /// Data flows down: each module, and the modules of the crate that it may name besides itself.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &["cli", "server", "wire", "command", "mutation", "engine", "table", "log", "tools"]),
-    ("main", &["cli", "server", "tools", "log"]),
+    ("main", &["cli", "server", "tools", "log", "fault"]),
     ("cli", &["command", "engine", "log", "tools"]),
-    ("server", &["cli", "wire", "command", "mutation", "engine", "table", "log", "descriptors"]),
+    ("server", &["cli", "wire", "command", "mutation", "engine", "table", "log", "descriptors", "fault"]),
     ("tools", &["wire", "command", "mutation", "table", "log", "descriptors"]),
     ("wire", &["command", "mutation", "decimal"]),
     ("engine", &["command", "mutation", "table", "decimal"]),
     ("command", &["mutation"]),
     ("table", &["mutation"]),
-    ("log", &["mutation"]),
+    ("log", &["mutation", "fault"]),
     ("mutation", &[]),
     ("decimal", &[]),
     ("descriptors", &[]),
+    ("fault", &[]),
 ];
 
 /// The files that may hold `unsafe`, each with a `SAFETY:` comment.
@@ -191,6 +194,30 @@ fn unsafe_stays_where_it_is_explained() {
         }
     }
     assert_none(&complaints);
+}
+
+/// A point of no use, or one of two places, would let the test of fault points pass over what it is for.
+#[test]
+fn every_fault_point_stands_at_one_place() {
+    let sources = sources();
+    let code: String = (sources.iter().filter(|file| file.module() != "fault")).map(|file| &*file.code).collect();
+    let places = |point: &str| code.matches(&format!("\"{point}\"")).count();
+    let lost = POINTS.iter().filter(|point| places(point) != 1);
+    assert_none(&lost.map(|point| format!("{point} stands at {} places", places(point))).collect::<Vec<_>>());
+    let used = ["fault::at(\"", "fault::after(\""].iter().flat_map(|call| code.split(call).skip(1));
+    let unknown = used.filter_map(|rest| rest.split('"').next()).filter(|point| !POINTS.contains(point));
+    assert_none(&unknown.map(|point| format!("{point} is not on the list of fault points")).collect::<Vec<_>>());
+}
+
+/// A release holds nothing of them.
+#[test]
+fn fault_points_are_in_no_other_build() {
+    assert_eq!(fail::has_failpoints(), cfg!(feature = "fault-points"));
+    let binary = fs::read(KVD).expect("kvd");
+    let holds = |text: &str| memchr::memmem::find(&binary, text.as_bytes()).is_some();
+    // Where they are, this finds them.
+    assert_eq!(holds("FAILPOINTS"), cfg!(feature = "fault-points"));
+    assert_eq!(holds("commit-written"), cfg!(feature = "fault-points"));
 }
 
 #[test]

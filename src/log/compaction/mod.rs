@@ -34,6 +34,7 @@ use super::error::LogError;
 use super::fs::Fs;
 use super::segment::{Compacted, SegmentHeader, SegmentKind, file_name, temporary_name};
 use super::victims::Run;
+use crate::fault;
 use output::Output;
 use std::io;
 use victim::Victim;
@@ -128,14 +129,16 @@ pub fn compact(fs: &dyn Fs, run: Run, present: &[u64], steward: &mut dyn Steward
             return Err(other);
         }
     };
-    let sync_dir = || fs.sync_dir().map_err(LogError::io("sync", "the data directory"));
-    fs.rename(&name, &file_name(run.last)).map_err(LogError::io("rename", &name))?;
-    sync_dir()?;
+    let sync_dir = |point| fault::after(point, fs.sync_dir()).map_err(LogError::io("sync", "the data directory"));
+    fault::after("compaction-renamed", fs.rename(&name, &file_name(run.last)))
+        .map_err(LogError::io("rename", &name))?;
+    sync_dir("compaction-rename-synced")?;
     for &number in present.iter().filter(|&&number| number != run.last) {
         let name = file_name(number);
-        fs.remove(&name).map_err(LogError::io("remove", &name))?;
+        fault::at("compaction-removing").map_err(LogError::io("remove", &name))?;
+        fault::after("compaction-removed", fs.remove(&name)).map_err(LogError::io("remove", &name))?;
     }
-    sync_dir()?;
+    sync_dir("compaction-removals-synced")?;
     for victim in victims {
         victim.free(steward);
     }
@@ -167,5 +170,6 @@ fn write_survivors(
     }
     let (length, tally) = output.finish(steward)?;
     steward.settle()?;
+    fault::at("compaction-settled").map_err(|_| Stopped)?;
     Ok(Outcome { length, tally, read, replaced: victims.iter().map(|victim| victim.length).sum() })
 }

@@ -4,7 +4,8 @@
 
 use super::questions::{Fate, QUESTIONS, Questions};
 use super::writer::CompactedWriter;
-use super::{CompactionError, Steward};
+use super::{CompactionError, Steward, Stopped};
+use crate::fault;
 use crate::log::batch::{Tally, VerifiedBatch};
 use crate::log::fs::Fs;
 use crate::log::record::Record;
@@ -44,6 +45,7 @@ impl Output {
             }
             if !self.questions.is_empty() {
                 steward.ask(&mut self.questions)?;
+                fault::at("compaction-answered").map_err(|_| Stopped)?;
             }
             let fates = std::mem::take(&mut self.questions.fates);
             let mut next = fates.iter().copied();

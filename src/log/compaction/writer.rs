@@ -4,6 +4,7 @@
 //! none. Does not know where the records come from, nor why they are kept.
 
 use super::CompactionError;
+use crate::fault;
 use crate::log::batch::{Batch, Durable, Link, Tally};
 use crate::log::error::LogError;
 use crate::log::fs::{File, Fs, create_anew, is_no_space};
@@ -35,7 +36,8 @@ impl CompactedWriter {
     /// # Errors
     /// No room, or what else the disk refuses.
     pub fn create(fs: &dyn Fs, header: SegmentHeader, name: &str) -> Result<CompactedWriter, CompactionError> {
-        let file = create_anew(fs, name).map_err(|error| no_space_or_fatal(error, "create", name))?;
+        let file = fault::after("compaction-created", create_anew(fs, name));
+        let file = file.map_err(|error| no_space_or_fatal(error, "create", name))?;
         Ok(CompactedWriter {
             file,
             header,
@@ -82,6 +84,7 @@ impl CompactedWriter {
         let (bytes, next) = self.batch.seal(self.header.seed(), self.end, self.link, durable);
         let length = bytes.len() as u64;
         write_whole(self.file.as_ref(), bytes, self.end, &self.name)?;
+        fault::at("compaction-written").map_err(LogError::io("write", &self.name))?;
         self.link = next;
         self.end += length;
         self.unsynced += length;
@@ -103,13 +106,14 @@ impl CompactedWriter {
             compacted.length = self.end;
         }
         write_whole(self.file.as_ref(), &header.encode(), 0, &self.name)?;
+        fault::at("compaction-header-written").map_err(LogError::io("write", &self.name))?;
         self.sync()?;
         Ok((self.end, self.tally))
     }
 
     fn sync(&mut self) -> Result<(), CompactionError> {
         self.unsynced = 0;
-        Ok(self.file.sync().map_err(LogError::io("sync", &self.name))?)
+        Ok(fault::after("compaction-synced", self.file.sync()).map_err(LogError::io("sync", &self.name))?)
     }
 }
 
