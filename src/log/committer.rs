@@ -188,7 +188,7 @@ impl Log {
 }
 
 /// Who does what is asked of the log: a thread.
-struct Worker<W> {
+struct Worker<W: Fn()> {
     committer: Arc<Mutex<Committer>>,
     requests: Receiver<Request>,
     reports: Sender<Event>,
@@ -235,6 +235,15 @@ impl<W: Fn()> Worker<W> {
             (self.wake)();
         }
         is_sound
+    }
+}
+
+impl<W: Fn()> Drop for Worker<W> {
+    /// Tells of a panic on the thread. Nobody would be woken by that alone, and who waits for a batch would wait for ever.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.report(Err(LogError::ThreadGone));
+        }
     }
 }
 
@@ -339,7 +348,7 @@ impl Committer {
 
 /// Does the work of the log's thread step by step, for a simulation.
 #[cfg(test)]
-pub struct Stepper<W>(Worker<W>);
+pub struct Stepper<W: Fn()>(Worker<W>);
 
 #[cfg(test)]
 impl<W: Fn()> Stepper<W> {
@@ -409,6 +418,23 @@ mod tests {
         disk.plan(FaultPlan { fail: Some((1, std::io::ErrorKind::Other)), ..FaultPlan::default() });
         log.commit_here(put(5), Instant::now());
         assert!(matches!(log.event(), Some(Event::Failed(_))), "a sync that failed is the end");
+    }
+
+    #[test]
+    fn a_panic_on_the_thread_is_told_at_once() {
+        let writer = Writer::create(Arc::new(FakeDisk::new()), 8192, 1).expect("a new store");
+        let (rung, woken) = channel();
+        let wake = move || {
+            rung.send(()).expect("a test that listens");
+            assert!(std::thread::panicking(), "the first event is the end of the thread");
+        };
+        let mut log = Log::start(writer, SyncPolicy::Always, wake).expect("a thread");
+        log.submit(put(1));
+        for _ in 0..2 {
+            woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
+        }
+        assert!(matches!(log.event(), Some(Event::Committed { .. })));
+        assert!(matches!(log.event(), Some(Event::Failed(LogError::ThreadGone))));
     }
 
     #[test]

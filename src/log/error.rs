@@ -89,8 +89,8 @@ pub enum LogError {
         /// Its own identity.
         found: u128,
     },
-    /// The log thread is gone.
-    #[error("the log thread ended unexpectedly; the lines above say why")]
+    /// The log thread, or that of compaction, is gone.
+    #[error("a thread of the log ended unexpectedly; the lines above say why")]
     ThreadGone,
 }
 
