@@ -32,6 +32,7 @@ pub const POINTS: &[&str] = &[
     // A batch.
     "commit-placed",
     "commit-written",
+    "commit-prepared",
     "commit-synced",
     "commit-heard",
     // The next segment.

@@ -299,7 +299,7 @@ impl Writer {
         if length > SMALL || ahead.is_empty() {
             return Ok(());
         }
-        match file.write_at(ahead, *end) {
+        match fault::after("commit-prepared", file.write_at(ahead, *end)) {
             Ok(written) => *prepared += written as u64,
             // It was for speed alone.
             Err(error) if is_no_space(&error) => {}

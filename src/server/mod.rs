@@ -88,6 +88,9 @@ pub enum ServeError {
     /// The log failed while running. Nothing that it did not confirm was acknowledged.
     #[error("the log failed, and kvd can promise nothing more: {0}")]
     LogFailed(LogError),
+    /// A thread ended in a panic.
+    #[error("{0}")]
+    Faulty(String),
     /// The socket failed while running.
     #[error("{0}")]
     SocketFailed(String),
@@ -100,6 +103,8 @@ impl ServeError {
             ServeError::Refused(_) | ServeError::NotStarted(_) => 1,
             // EX_SOFTWARE and EX_IOERR of sysexits.h.
             ServeError::SocketFailed(_) => 70,
+            // As after a panic on this thread.
+            ServeError::Faulty(_) | ServeError::LogFailed(LogError::ThreadGone) => 101,
             ServeError::LogFailed(_) => 74,
         }
     }
@@ -225,7 +230,7 @@ fn load(
             Ok(result) => break result.map(Some).map_err(ServeError::Refused),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => {
-                break Err(ServeError::NotStarted("reading the log ended in a fault of kvd itself".into()));
+                break Err(ServeError::Faulty("reading the log ended in a fault of kvd itself".into()));
             }
         }
         let now = Instant::now();

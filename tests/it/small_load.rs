@@ -13,11 +13,13 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Rounds from one full compaction to the next. One is several compactions.
 const COMPACT_EVERY: usize = 3;
 pub const SEGMENT: &str = "64KiB";
+/// How often it is looked whether a compaction is through.
+const POLL: Duration = Duration::from_millis(2);
 /// Two of them fill a segment.
 const LARGE: usize = 30_000;
 const KEYS: usize = 4;
@@ -224,7 +226,8 @@ impl Load<'_> {
                 None => return Ok(Went::Short),
                 Some(stats) if figure_of(&stats, "compacting") == 0 => return Ok(Went::Through),
                 Some(_) if Instant::now() > deadline => return Err("compaction never ends".to_owned()),
-                Some(_) => {}
+                // Asked all the time, the daemon would have less left for the compaction.
+                Some(_) => std::thread::sleep(POLL),
             }
         }
     }
