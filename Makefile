@@ -19,6 +19,8 @@ ROUNDS ?= 3
 SECONDS_EACH ?= 1
 PEERS := cargo bench --locked --bench peers -- --results $(RESULTS)/results.json
 MEASURED := --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
+# kvd once more, with its fault points. To compile it takes longer than to run it: it is not optimised.
+FAULT_POINTS := --features fault-points --config profile.dev.package.kvd.opt-level=0
 # What the tests use beside kvd's own needs: strace makes system calls fail, the file systems are filled up.
 TEST_PACKAGES := strace e2fsprogs xfsprogs python3-venv
 
@@ -49,10 +51,12 @@ check: ## Formatting, lints and documentation, warnings denied.
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features fault-points -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 unit-tests: ## Unit and integration tests.
 	KVD_PYTHON="$(CURDIR)/$(PYTHON)" cargo nextest run --locked
+	cargo nextest run --locked $(FAULT_POINTS) --test it -E 'test(fault_points)'
 	cargo bench --locked --bench peers -- --smoke --servers kvd,bare
 
 doc-tests: ## The examples in the documentation.

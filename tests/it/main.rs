@@ -72,11 +72,11 @@ mod compaction;
 mod crowd;
 /// What `kvd dump` tells, and what `kvd load` makes of it.
 mod dump;
-/// Full disks, failing disks, damaged files, wrong directories: refused or survived, never silently lost.
-mod faults;
 /// Every fault point, at which the disk refuses, a thread panics or time passes.
 #[cfg(feature = "fault-points")]
 mod fault_points;
+/// Full disks, failing disks, damaged files, wrong directories: refused or survived, never silently lost.
+mod faults;
 /// Real file systems that are filled up, killed on, started on and emptied.
 mod full_disk;
 /// The source tree: which module may know which, and what no file may hold.
