@@ -25,9 +25,12 @@ use zmq::Message;
 /// Commands taken in one pass, by [`Command::weight`], and the rest of a packed message, so that the log's events and other
 /// peers' replies get their turn.
 const PASS: usize = 1024;
+/// Bytes of a reply that count for one more of them: it takes as long to copy those.
+const OF_A_COMMAND: usize = 4096;
 /// Bytes that may form in one batch, and the last command that adds to it. Beyond that no more commands are read until it
-/// was submitted: peers then wait in their sockets, and not in our memory.
-pub(super) const MOST_FORMING: usize = 64 << 20;
+/// was submitted: peers then wait in their sockets, and not in our memory. Those that read wait as well, hence so few: a
+/// disk writes them in milliseconds, and more at a time are hardly written faster.
+pub(super) const MOST_FORMING: usize = 4 << 20;
 /// Commands that are decoded before the first of them is answered, so that what they ask for is fetched from memory
 /// for all of them at once.
 const AHEAD: usize = 16;
@@ -136,7 +139,7 @@ impl<S: Socket> Reception<S> {
         let mut commands = 0;
         while commands < PASS && answers.forming() < MOST_FORMING {
             let more = self.take_in()?;
-            commands += self.answer(answers, now)?;
+            commands += self.answer(answers, now, PASS - commands)?;
             if !more && self.taken == 0 {
                 self.peers.tidy(now);
                 break;
@@ -191,9 +194,9 @@ impl<S: Socket> Reception<S> {
         Ok(true)
     }
 
-    /// Answers what was taken in, in the order in which it came, until as much has formed as may. Returns how many commands
-    /// that counts for.
-    fn answer(&mut self, answers: &mut impl Answers, now: Instant) -> Result<usize, S::Error> {
+    /// Answers what was taken in, in the order in which it came, until as much has formed as may or the commands count for
+    /// `most`. Returns how many they count for.
+    fn answer(&mut self, answers: &mut impl Answers, now: Instant, most: usize) -> Result<usize, S::Error> {
         let mut requests = std::mem::take(&mut self.requests);
         let mut all: [Option<Decoded<'_>>; AHEAD] = [const { None }; AHEAD];
         for (request, place) in requests.iter_mut().zip(&mut all).take(self.taken) {
@@ -206,7 +209,7 @@ impl<S: Socket> Reception<S> {
         }
         let (mut commands, mut answered) = (0, 0);
         for decoded in all.into_iter().flatten() {
-            if answered > 0 && answers.forming() >= MOST_FORMING {
+            if answered > 0 && (commands >= most || answers.forming() >= MOST_FORMING) {
                 break;
             }
             commands += match &decoded.asked {
@@ -215,7 +218,7 @@ impl<S: Socket> Reception<S> {
                 Err(_) => 1,
             };
             answered += 1;
-            self.handle(decoded, answers, now)?;
+            commands += self.handle(decoded, answers, now)? / OF_A_COMMAND;
         }
         for request in requests.iter_mut().take(answered) {
             request.clear();
@@ -246,11 +249,12 @@ impl<S: Socket> Reception<S> {
         matches!(self.peers.standing(peer), Standing::CutOff | Standing::DepartedCutOff)
     }
 
-    fn handle(&mut self, request: Decoded<'_>, answers: &mut impl Answers, now: Instant) -> Result<(), S::Error> {
+    /// Answers one. Returns how many bytes its reply has.
+    fn handle(&mut self, request: Decoded<'_>, answers: &mut impl Answers, now: Instant) -> Result<usize, S::Error> {
         let Decoded { sender, is_discarded, envelope, dialect, asked } = request;
         if is_discarded || self.is_cut_off(sender) {
             self.counters.discarded += 1;
-            return Ok(());
+            return Ok(0);
         }
         let Reception { answer, list, counters, peers, limits, .. } = self;
         answer.frames.clear(KEPT_REPLY);
@@ -274,7 +278,9 @@ impl<S: Socket> Reception<S> {
             }
         }
         let durable = desk.answers.durable();
-        self.peers.settle(sender, &mut self.answer, durable, &mut self.socket, now)
+        let bytes = answer.frames.packed().len() + answer.frames.large_bytes();
+        self.peers.settle(sender, &mut self.answer, durable, &mut self.socket, now)?;
+        Ok(bytes)
     }
 
     /// The peer that sent the request.

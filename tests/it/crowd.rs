@@ -100,9 +100,9 @@ fn an_identity_that_is_claimed_twice_stays_with_the_first() {
 fn a_peer_that_sends_faster_than_the_disk_waits_in_its_socket() {
     const VALUE: usize = 64 << 10;
     const VALUES: usize = 10_000;
-    /// What forms and what is in flight, 64 MiB each: their entries, and their records, in buffers that grow by doubling; 1,000
+    /// What forms and what is in flight, 4 MiB each: their entries, and their records, in buffers that grow by doubling; 1,000
     /// messages that libzmq queues; and a quarter more, which the allocator may keep.
-    const BOUND: u64 = (2 * 64 + 2 * 2 * 64 + 64) * MIB * 5 / 4;
+    const BOUND: u64 = (2 * 4 + 2 * 2 * 4 + 64) * MIB * 5 / 4;
     if strace_is_missing() {
         return;
     }

@@ -51,6 +51,28 @@ fn reads_do_not_wait_for_the_disk() {
 }
 
 #[test]
+fn others_are_answered_in_the_middle_of_a_burst_of_long_replies() {
+    const BURST: u64 = 300;
+    let store = Store::new();
+    // Nobody is to be cut off, however late the replies are read.
+    let daemon = store.launch().option("--max-backlog", "1GiB").start();
+    let client = daemon.client();
+    client.call(&[b"SET", b"long", &vec![b'v'; 1 << 20]]);
+    let mut greedy = daemon.peer();
+    eventually("several questions, one after the other, are answered before the burst is", || {
+        let before = client.figure("commands_get");
+        // In one packet, so that all of it arrives at once.
+        (0..BURST).for_each(|_| greedy.queue(&["GET", "long"]));
+        greedy.flush().expect("the requests are sent");
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..BURST).for_each(|_| drop(greedy.recv().expect("a reply"))));
+            let seen = std::iter::repeat_with(|| client.figure("commands_get") - before);
+            seen.take_while(|&seen| seen < BURST).filter(|&seen| seen > 0).count() >= 5
+        })
+    });
+}
+
+#[test]
 fn what_a_reply_shows_is_on_disk_before_it_leaves() {
     let calls = "write,pwrite64,writev,pwritev,pwritev2";
     // What one peer writes, what another asks next, the answer that shows the write, and what must then survive.
