@@ -47,6 +47,8 @@ mod packed_codec;
 
 /// The helpers: a daemon to hit, and peers to hit it with.
 mod daemon;
+/// A cgroup that limits memory.
+mod memory_group;
 /// What a recovered store may hold, and tests that this judge can't be lied to.
 mod oracle;
 /// A disk whose power can fail, and which fails on demand, for the real daemon to run on.
@@ -75,6 +77,8 @@ mod dump;
 /// Every fault point, at which the disk refuses, a thread panics or time passes.
 #[cfg(feature = "fault-points")]
 mod fault_points;
+/// A message that never ends, and the limit of memory that ends it.
+mod endless;
 /// Full disks, failing disks, damaged files, wrong directories: refused or survived, never silently lost.
 mod faults;
 /// Real file systems that are filled up, killed on, started on and emptied.
