@@ -4,7 +4,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Raises the limit as far as the system lets it be raised. A connection takes a descriptor, and the usual soft limit is low
 /// for the sake of programs that use `select`, which this one does not.
-pub(crate) fn raise_limit() {
+pub fn raise_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {

@@ -39,5 +39,5 @@ pub mod log;
 pub mod fault;
 
 mod decimal;
-mod descriptors;
+pub mod descriptors;
 pub mod mutation;

@@ -16,6 +16,9 @@
 
 #![allow(clippy::cast_precision_loss, reason = "counts become rates that are shown in three digits")]
 
+mod abuse;
+mod abusers;
+mod abuses;
 mod bandwidth;
 mod bare;
 mod cache;
@@ -101,6 +104,7 @@ fn run(options: &Options) -> io::Result<()> {
             Section::Memory => memory::run(options, &servers, scratch)?,
             Section::HitRatio => hits::run(options, &options.caches(), scratch)?,
             Section::Compaction => compaction::run(options, &servers, scratch)?,
+            Section::Abuse => abuse::run(options, &servers, scratch, &mut results)?,
             Section::Pauses => pauses::run(options, &servers, scratch, &mut results)?,
         }
     }

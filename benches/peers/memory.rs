@@ -3,24 +3,29 @@
 //! Each kind of [`Misuse`] meets a server of its own, while another client asks now and then whether it is
 //! still served. Kinds that only ZMTP allows are not tried on Redis.
 
+use crate::abusers::{Abuser, Caller, Habits, Talker, endless};
 use crate::options::Options;
 use crate::process::Memory;
 use crate::server::{Fsync, Kind, Server};
 use crate::table::{self, mib};
-use kvd::tools::bench::connection::Connection;
 use kvd::tools::bench::keys::KeyShape;
-use kvd::tools::bench::zmtp::{LONG, MORE, put_header};
-use std::io::{self, Write};
+use kvd::tools::bench::zmtp::{LONG, MORE};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Bytes of the value whose GETs are never read, and of each frame of the endless message.
-const PIECE: usize = 1024;
+/// Bytes of the value whose GETs are never read.
+const VALUE: usize = 1024;
+/// How many are asked for at a time, so that a call of the system carries more than one.
+const AT_A_TIME: usize = 64;
 /// Connections that announce a frame, and the bytes that each announces.
 const ANNOUNCERS: usize = 100;
 const ANNOUNCED: u64 = 64 << 20;
-/// Enough of an endless message to see a slope, and little enough for the machine to bear.
-const ENDLESS_LIMIT: u64 = 1 << 30;
+/// Bytes of each frame of a message without end: nothing, what libzmq keeps in the frame's own place, and more.
+const FRAMES: [usize; 4] = [0, 32, 1024, 64 << 10];
+/// Enough of such a message to see a slope, and little enough for the machine to bear: bytes, and frames of 64 bytes or more.
+const ENDLESS: u64 = 1 << 30;
+const ENDLESS_FRAMES: u64 = ENDLESS / 64;
 /// How often memory is looked at.
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -31,18 +36,21 @@ enum Misuse {
     NeverReads,
     /// Announces large frames and sends nothing of them.
     AnnouncesFrames,
-    /// Sends frame after frame of a message that never ends.
-    EndlessMessage,
+    /// Sends frame after frame of so many bytes, of a message that never ends.
+    EndlessMessage(usize),
 }
 
 impl Misuse {
-    const ALL: [Misuse; 3] = [Misuse::NeverReads, Misuse::AnnouncesFrames, Misuse::EndlessMessage];
+    fn all() -> Vec<Misuse> {
+        let others = [Misuse::NeverReads, Misuse::AnnouncesFrames];
+        others.into_iter().chain(FRAMES.map(Misuse::EndlessMessage)).collect()
+    }
 
     fn name(self) -> String {
         match self {
-            Misuse::NeverReads => format!("GETs of {PIECE} B, no reply read"),
+            Misuse::NeverReads => format!("GETs of {VALUE} B, no reply read"),
             Misuse::AnnouncesFrames => format!("{ANNOUNCERS} frames of {} MiB announced", ANNOUNCED >> 20),
-            Misuse::EndlessMessage => format!("one message of {PIECE} B frames without end"),
+            Misuse::EndlessMessage(frame) => format!("one message of {frame} B frames without end"),
         }
     }
 
@@ -55,6 +63,28 @@ impl Misuse {
             _ => true,
         }
     }
+
+    fn begin(self, server: &Server) -> io::Result<Box<dyn Abuser>> {
+        let protocol = server.kind.protocol();
+        let goes_on = Habits { reads: false, most: u64::MAX, starts_over: false };
+        Ok(match self {
+            Misuse::NeverReads => {
+                let mut again = Vec::new();
+                for _ in 0..AT_A_TIME {
+                    protocol.request(&[b"GET", &KeyShape::default().key(0)], &mut again);
+                }
+                Box::new(Talker::new(server, again, goes_on)?)
+            }
+            Misuse::AnnouncesFrames => {
+                let announcement = [&[MORE, 0, LONG][..], &ANNOUNCED.to_be_bytes()].concat();
+                Box::new(Caller::new(server, true, vec![announcement], ANNOUNCERS, None)?)
+            }
+            Misuse::EndlessMessage(frame) => {
+                let most = ENDLESS.min(ENDLESS_FRAMES * (frame as u64 + 2));
+                Box::new(Talker::new(server, endless(frame), Habits { most, ..goes_on })?)
+            }
+        })
+    }
 }
 
 /// Tries each misuse on each server and prints what it cost.
@@ -63,7 +93,7 @@ impl Misuse {
 /// A server fails, or stops serving others.
 pub fn run(options: &Options, kinds: &[Kind], scratch: &Path) -> io::Result<()> {
     let mut rows = Vec::new();
-    for misuse in Misuse::ALL {
+    for misuse in Misuse::all() {
         for kind in kinds.iter().copied().filter(|kind| misuse.fits(*kind)) {
             eprintln!("memory, {}, {}", misuse.name(), kind.name());
             rows.push(measure(options, misuse, kind, scratch)?);
@@ -95,20 +125,23 @@ fn measure(options: &Options, misuse: Misuse, kind: Kind, scratch: &Path) -> io:
     let directory = tempfile::tempdir_in(scratch)?;
     let server = Server::start(&options.programs(), kind, &directory.path().join("data"), Fsync::Always)?;
     let (mut other, key) = (server.connect()?, KeyShape::default().key(0));
-    other.ask(&[b"SET", &key, &vec![b'v'; PIECE]])?;
+    other.ask(&[b"SET", &key, &vec![b'v'; VALUE]])?;
 
     let before = server.process.memory()?;
-    let mut client = Client::new(misuse, &server)?;
+    let mut client = misuse.begin(&server)?;
     let (start, total) = (Instant::now(), Duration::from_secs_f64(options.seconds()));
     let (mut samples, mut slowest) = (Vec::new(), Duration::ZERO);
     while start.elapsed() < total {
-        client.go_on(start + INTERVAL * (samples.len() as u32 + 1))?;
+        let look = start + INTERVAL * (samples.len() as u32 + 1);
+        while Instant::now() < look {
+            client.go_on()?;
+        }
         samples.push(server.process.memory()?);
         let asked = Instant::now();
         other.ask(&[b"GET", &key])?;
         slowest = slowest.max(asked.elapsed());
     }
-    let sent = client.sent;
+    let sent = client.done().bytes;
     drop(client);
     std::thread::sleep(2 * INTERVAL);
     let after = server.process.memory()?;
@@ -130,73 +163,4 @@ fn measure(options: &Options, misuse: Misuse, kind: Kind, scratch: &Path) -> io:
 /// The sample at the end of this quarter of the time.
 fn at(samples: &[Memory], quarter: usize) -> Memory {
     samples.get((samples.len() * quarter / 4).saturating_sub(1)).copied().unwrap_or_default()
-}
-
-/// Who misuses.
-struct Client {
-    misuse: Misuse,
-    connections: Vec<Connection>,
-    /// What is sent over and over, and how much of it is gone.
-    again: Vec<u8>,
-    position: usize,
-    sent: u64,
-}
-
-impl Client {
-    fn new(misuse: Misuse, server: &Server) -> io::Result<Client> {
-        let count = if misuse == Misuse::AnnouncesFrames { ANNOUNCERS } else { 1 };
-        let connections = (0..count).map(|_| server.connect()).collect::<io::Result<Vec<_>>>()?;
-        let key = KeyShape::default().key(0);
-        let mut client = Client { misuse, connections, again: Vec::new(), position: 0, sent: 0 };
-        for connection in &mut client.connections {
-            let stream = connection.stream();
-            match misuse {
-                Misuse::NeverReads => {}
-                Misuse::EndlessMessage => stream.write_all(&[MORE, 0])?,
-                Misuse::AnnouncesFrames => {
-                    stream.write_all(&[MORE, 0, LONG])?;
-                    stream.write_all(&ANNOUNCED.to_be_bytes())?;
-                    client.sent += 11;
-                }
-            }
-            connection.set_nonblocking()?;
-        }
-        // Many at a time, so that a call of the system carries more than one.
-        for _ in 0..64 {
-            match misuse {
-                Misuse::NeverReads => server.kind.protocol().request(&[b"GET", &key], &mut client.again),
-                Misuse::AnnouncesFrames => {}
-                Misuse::EndlessMessage => {
-                    put_header(MORE, PIECE, &mut client.again);
-                    client.again.resize(client.again.len() + PIECE, b'v');
-                }
-            }
-        }
-        Ok(client)
-    }
-
-    /// Goes on until `deadline`, as fast as the server lets it.
-    fn go_on(&mut self, deadline: Instant) -> io::Result<()> {
-        while Instant::now() < deadline {
-            if self.again.is_empty() || (self.misuse == Misuse::EndlessMessage && self.sent >= ENDLESS_LIMIT) {
-                std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
-                return Ok(());
-            }
-            match self.connections[0].stream().write(&self.again[self.position..]) {
-                Ok(count) => {
-                    self.sent += count as u64;
-                    self.position = (self.position + count) % self.again.len();
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                // Cut off by the server: its right, and for some kinds of misuse what should happen.
-                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-                    self.again.clear();
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
 }

@@ -29,6 +29,8 @@ pub enum Section {
     Compaction,
     /// The longest waits.
     Pauses,
+    /// Ordinary peers beside ill-behaved clients.
+    Abuse,
 }
 
 /// What was asked for.
@@ -71,6 +73,9 @@ pub struct Sections {
     /// The longest waits of a steady reader while millions of keys come, expire and are flushed
     #[arg(long)]
     pauses: bool,
+    /// How long ordinary peers wait while others break the rules, and what that costs in memory
+    #[arg(long)]
+    abuse: bool,
 }
 
 impl Sections {
@@ -89,6 +94,7 @@ impl Sections {
             (self.hit_ratio, Section::HitRatio),
             (self.compaction, Section::Compaction),
             (self.pauses, Section::Pauses),
+            (self.abuse, Section::Abuse),
         ];
         let mut chosen: Vec<_> = asked.into_iter().filter(|(asked, _)| all || *asked).map(|(_, part)| part).collect();
         if chosen.is_empty() {
