@@ -176,34 +176,34 @@ impl Course<'_> {
         Ok(())
     }
 
-    /// Drives `timed` while `abused`, which may be the same, is abused.
-    fn abuse(&self, timed: &Server, abused: &Server, waits: &mut Waits, cost: &mut Cost) -> io::Result<()> {
-        let Memory { resident, .. } = abused.process.memory()?;
-        let mut abuser = self.abuse.begin(abused)?;
-        let (begun, start, server) = (abuser.done(), Instant::now(), abused.process.processor_time()?);
+    /// Drives `timed` while `victim`, which may be the same, is abused.
+    fn abuse(&self, timed: &Server, victim: &Server, waits: &mut Waits, cost: &mut Cost) -> io::Result<()> {
+        let Memory { resident, .. } = victim.process.memory()?;
+        let mut abuser = self.abuse.begin(victim)?;
+        let (begun, start, busy) = (abuser.done(), Instant::now(), victim.process.processor_time()?);
         let is_over = AtomicBool::new(false);
-        let (driven, outcome) = thread::scope(|scope| {
+        let (timing, outcome) = thread::scope(|scope| {
             let abusing = scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
                     abuser.go_on()?;
                 }
                 // Of this thread alone.
-                let spent = clock_gettime(ClockId::ThreadCPUTime);
-                Ok::<_, io::Error>((abuser.done(), Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)))
+                let spent = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
+                Ok::<_, io::Error>((abuser.done(), spent))
             });
-            let driven = self.time(timed, waits);
+            let timing = self.time(timed, waits);
             is_over.store(true, Ordering::Relaxed);
-            (driven, abusing.join().expect("an abuser does not panic"))
+            (timing, abusing.join().expect("an abuser does not panic"))
         });
-        driven?;
+        timing?;
         let ((done, spent), seconds) = (outcome?, start.elapsed().as_secs_f64());
-        let served = abused.process.processor_time()?.saturating_sub(server);
+        let served = victim.process.processor_time()?.saturating_sub(busy);
         cost.connections.push((done.connections - begun.connections) as f64 / seconds);
         cost.mebibytes.push((done.bytes - begun.bytes) as f64 / f64::from(1 << 20) / seconds);
         cost.abuser.push(spent.as_secs_f64() / seconds);
         cost.server.push(served.as_secs_f64() / seconds);
         cost.before = cost.before.max(resident);
-        cost.peak = cost.peak.max(abused.process.memory()?.peak);
+        cost.peak = cost.peak.max(victim.process.memory()?.peak);
         Ok(())
     }
 }

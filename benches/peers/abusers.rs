@@ -68,9 +68,15 @@ impl Caller {
         hold: usize,
         pause: Option<Duration>,
     ) -> io::Result<Caller> {
-        let (held, done) = (VecDeque::with_capacity(hold), Done::default());
-        let greets = greets.then(|| server.kind.protocol());
-        let mut caller = Caller { address: server.address.clone(), greets, sayings, hold, pause, held, done };
+        let mut caller = Caller {
+            address: server.address.clone(),
+            greets: greets.then(|| server.kind.protocol()),
+            sayings,
+            hold,
+            pause,
+            held: VecDeque::with_capacity(hold),
+            done: Done::default(),
+        };
         for _ in 0..hold {
             caller.call()?;
         }

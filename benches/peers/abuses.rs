@@ -154,14 +154,14 @@ fn hello_as(mut hello: Vec<u8>, name: &[u8]) -> Vec<u8> {
 /// Messages that are refused, each for another reason.
 fn nonsense(protocol: &dyn Protocol) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let marks = [b'('; 4096];
+    let (marks, too_long) = ([b'('; 4096], vec![b'k'; 70_000]);
     let requests: [&[&[u8]]; 12] = [
         &[b"NOSUCH", b"key"],
         &[b"GET"],
         &[b"SET", b"", b"value"],
         &[b"INCR", b"key", b"many"],
         &[b"SET", b"key", b"value", b"TTL", b"-1"],
-        &[b"GET", &[b'k'; 70_000]],
+        &[b"GET", &too_long],
         &[b"\x01\xff\xff\xff\xff\xff\xff\xff\xff"],
         &[b"cos\nsystem\n(Vtrue\ntR."],
         &[b"(cos\nsystem\n(Vtrue\ntRVk\nVv\nt."],

@@ -36,13 +36,14 @@ fn a_message_without_end_costs_a_restart_and_no_acknowledged_write() {
         let (acknowledged, sent, ended) = std::thread::scope(|scope| {
             let sender = scope.spawn(|| send_without_end(endless));
             let writing = scope.spawn(move || {
-                let key = |n: usize| format!("{round}:{n}");
-                // Some are acknowledged in any case; the others as long as the daemon lives.
-                (0..)
-                    .take_while(|n| {
-                        writer.call(&["SET", &key(*n), &n.to_string()]).is_ok_and(|reply| reply[0] == b"OK")
-                    })
-                    .count()
+                let mut acknowledged = 0;
+                while let Ok(reply) =
+                    writer.call(&["SET", &format!("{round}:{acknowledged}"), &acknowledged.to_string()])
+                {
+                    assert_eq!(reply[0], b"OK");
+                    acknowledged += 1;
+                }
+                acknowledged
             });
             let ended = daemon.wait();
             (writing.join().expect("the writer"), sender.join().expect("the sender"), ended)
