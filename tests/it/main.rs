@@ -74,11 +74,11 @@ mod compaction;
 mod crowd;
 /// What `kvd dump` tells, and what `kvd load` makes of it.
 mod dump;
+/// A message that never ends, and the limit of memory that ends it.
+mod endless;
 /// Every fault point, at which the disk refuses, a thread panics or time passes.
 #[cfg(feature = "fault-points")]
 mod fault_points;
-/// A message that never ends, and the limit of memory that ends it.
-mod endless;
 /// Full disks, failing disks, damaged files, wrong directories: refused or survived, never silently lost.
 mod faults;
 /// Real file systems that are filled up, killed on, started on and emptied.
