@@ -408,3 +408,11 @@ fn too_much(of: &str, most: usize) -> WireError {
     let message = format!("{of} before this one have {most} bytes, the limit of a message: send it again");
     WireError::new(ErrorCode::TooBig, message)
 }
+
+#[cfg(test)]
+impl<S> Reception<S> {
+    /// Whether something was taken in and is left for the next pass.
+    pub fn is_amid(&self) -> bool {
+        self.taken > 0
+    }
+}

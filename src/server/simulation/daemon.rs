@@ -121,6 +121,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// Whether the last pass left something for the next one that had arrived.
+    pub fn is_amid(&self) -> bool {
+        self.reception.is_amid()
+    }
+
     /// The log's thread does the next thing.
     pub fn work(&self, now: Instant) {
         self.log.step(now);
