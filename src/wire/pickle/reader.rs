@@ -143,8 +143,8 @@ impl<'m> Reader<'m> {
 
 fn check_protocol(proto: &Instruction<'_>) -> Result<(), WireError> {
     match proto.argument {
-        [..=NEWEST_PROTOCOL] if proto.at == 0 => Ok(()),
-        [..=NEWEST_PROTOCOL] => Err(refuse("a PROTO opcode stands elsewhere than at the pickle's start")),
+        [0..=NEWEST_PROTOCOL] if proto.at == 0 => Ok(()),
+        [0..=NEWEST_PROTOCOL] => Err(refuse("a PROTO opcode stands elsewhere than at the pickle's start")),
         _ => Err(refuse("kvd knows the pickle protocols 0 to 5")),
     }
 }
