@@ -94,7 +94,8 @@ impl Log {
         let (requests, received) = channel();
         let (reports, events) = channel();
         let counters = Arc::new(Counters::default());
-        let committer = Committer { writer, policy, counters: Arc::clone(&counters), sync_due: None, lacking: None };
+        let counted = Arc::clone(&counters);
+        let committer = Committer { writer, policy, counters: counted, sync_due: None, lacking: None, is_sound: true };
         committer.publish();
         let committer = Arc::new(Mutex::new(committer));
         let worker = Worker { committer: Arc::clone(&committer), requests: received, reports, wake };
@@ -110,12 +111,16 @@ impl Log {
     /// where [`Log::submit`] could be.
     pub fn commit_here(&mut self, batch: Batch, now: Instant) {
         let Ok(mut committer) = self.committer.try_lock() else { return self.submit(batch) };
-        let event = committer.append(batch, now).unwrap_or_else(Event::Failed);
-        if matches!(event, Event::Refused(_)) {
+        if !committer.is_sound {
+            // The thread has told why, or is about to.
+            return;
+        }
+        let event = committer.serve(Request::Append(batch), now).unwrap_or_else(|error| Some(Event::Failed(error)));
+        if matches!(event, Some(Event::Refused(_))) {
             // The thread has to look for room from now on.
             self.request(Request::LookAgain);
         }
-        self.event_here = Some(event);
+        self.event_here = event;
     }
 
     /// Asks for a sync of everything submitted before, whatever the policy. [`Event::Synced`] answers.
@@ -216,7 +221,7 @@ impl<W: Fn()> Worker<W> {
     /// The reserve is there before the first batch, so that it can be emptied whatever others store on this disk. Returns
     /// whether the log can be relied on.
     fn begin(&self) -> bool {
-        let looked = locked(&self.committer).find_room(0);
+        let looked = locked(&self.committer).begin();
         self.report(looked.map(|()| None))
     }
 
@@ -262,9 +267,17 @@ struct Committer {
     sync_due: Option<Instant>,
     /// How many bytes the batch has that found no room, if none was found for as many since.
     lacking: Option<u64>,
+    /// Whether nothing has failed yet. After that nothing is done any more, by whomever.
+    is_sound: bool,
 }
 
 impl Committer {
+    fn begin(&mut self) -> Result<(), LogError> {
+        let looked = self.find_room(0);
+        self.is_sound = looked.is_ok();
+        looked
+    }
+
     /// Looks for room for so many bytes.
     fn find_room(&mut self, length: u64) -> Result<(), LogError> {
         self.lacking = (!self.writer.make_room(length)?).then_some(length);
@@ -279,6 +292,15 @@ impl Committer {
     }
 
     fn serve(&mut self, request: Request, now: Instant) -> Result<Option<Event>, LogError> {
+        if !self.is_sound {
+            return Err(LogError::ThreadGone);
+        }
+        let done = self.attempt(request, now);
+        self.is_sound = done.is_ok();
+        done
+    }
+
+    fn attempt(&mut self, request: Request, now: Instant) -> Result<Option<Event>, LogError> {
         match request {
             Request::Append(batch) => self.append(batch, now).map(Some),
             Request::Sync => self.sync().map(|()| Some(Event::Synced)),

@@ -36,6 +36,8 @@ use std::time::{Duration, Instant};
 /// Later than any clock that this may run on: the headers of segments carry the real time.
 const BEGINNING: u64 = 1 << 42;
 const HOUR: u64 = 60 * 60 * 1000;
+/// Bytes of replies beyond which a peer is cut off, where that is to happen.
+const SMALL_BACKLOG: usize = 8 << 10;
 /// Turns that are enough for everything that was sent to be answered.
 const ENOUGH_TURNS: usize = 400;
 
@@ -103,7 +105,7 @@ impl World {
             max_log_size: if random.one_in(8) { 6 * segment_size } else { u64::MAX },
             memory: if random.one_in(4) { 8_000 } else { usize::MAX / 2 },
             steps: 1 + random.below(8),
-            most_backlog: if random.one_in(8) { 8 << 10 } else { 1 << 20 },
+            most_backlog: if random.one_in(8) { SMALL_BACKLOG } else { 1 << 20 },
         };
         let disk = FakeDisk::new();
         // The store's identity decides where a key is kept, and so what is scanned and evicted first.
@@ -337,8 +339,12 @@ impl World {
     /// Everything that was sent is answered, if the disk has room and everybody reads.
     fn come_to_rest(&mut self) {
         self.disk.plan(FaultPlan::default());
-        for (connection, _) in &self.clients {
-            self.network.set_full(*connection, false);
+        for index in 0..self.clients.len() {
+            self.network.set_full(self.clients[index].0, false);
+            // Who was cut off has to come back.
+            if self.settings.most_backlog == SMALL_BACKLOG {
+                self.connect(index);
+            }
         }
         for _ in 0..ENOUGH_TURNS {
             self.work();
@@ -352,7 +358,7 @@ impl World {
             self.now += PATIENCE;
         }
         let left: Vec<usize> = self.clients.iter().map(|(_, client)| client.in_flight()).collect();
-        panic!("some are never answered: {left:?}");
+        panic!("some are never answered: {left:?}, {:?}", self.settings);
     }
 
     /// Somebody looks at every key.
