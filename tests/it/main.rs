@@ -4,6 +4,8 @@
 //! test starts its own daemon on its own directory and ports, so that all of them run side by side.
 #![allow(missing_docs, clippy::missing_panics_doc)]
 
+/// Every kind of damage at every place of a log with rotation and compaction behind it.
+mod damage;
 /// Each command and each of its errors, asked in the frames dialect as a client would.
 mod engine_commands;
 /// Random commands, commits and refusals against a simple model; every commit against a replay of its mutations.

@@ -87,6 +87,12 @@ impl Store {
         self.is_right("started again");
     }
 
+    /// What a start finds on a disk that was damaged, where so many batches can pass for torn; `None` if it refuses.
+    pub fn judge_damaged(&self, disk: &FakeDisk, torn: usize, context: &str) -> Option<usize> {
+        let found = open(disk, self.segment_size, |_| self.now).ok()?;
+        Some(self.model.judge(&found, self.model.committed.saturating_sub(torn).max(1), context))
+    }
+
     /// The power goes at this operation.
     pub fn power_off_at(&mut self, at: u64) {
         self.plan.power_off_at = Some(at);
