@@ -90,6 +90,15 @@ impl Dialect {
         }
     }
 
+    /// Makes a body that was decoded, and not answered, what it was before: then it can be decoded again.
+    pub fn undo(self, body: &mut [impl DerefMut<Target = [u8]>]) {
+        if let (Dialect::Pickle, [message]) = (self, body)
+            && let Some(request) = pickle::restore(message)
+        {
+            message.copy_from_slice(&request);
+        }
+    }
+
     /// Appends the frames of a reply in this dialect. In the packed one it is a list of one.
     pub fn encode(self, reply: &Reply<'_>, into: &mut ReplyFrames) {
         match self {

@@ -44,6 +44,28 @@ fn a_pipelined_read_sees_the_write_before_it() {
     }
 }
 
+/// A pass ends amid what it has taken in. What is left was decoded already, for which a pickled SET is changed in place.
+#[test]
+fn a_pickled_set_that_is_left_for_the_next_pass_is_what_it_was() {
+    let store = Store::new();
+    let daemon = store.start();
+    let client = daemon.dealer();
+    for n in 0..100_u8 {
+        // Two COUNTs are a pass.
+        client.send_words("COUNT");
+        client.send_words("COUNT");
+        client.send(&[&[&b"\x80\x04\x8c\x03set\x8c\x01kK"[..], &[n], b"\x87."].concat()]);
+        client.send(&[b"\x80\x04\x8c\x03get\x8c\x01kN\x87."]);
+    }
+    for n in 0..100_u8 {
+        assert!(client.hear().starts_with("OK "));
+        assert!(client.hear().starts_with("OK "));
+        assert_eq!(client.recv(), [b"ok"], "set {n}");
+        let value = client.recv().remove(0);
+        assert!(value.ends_with(&[b'K', n, b'.', b'.']), "get {n}: {}", value.escape_ascii());
+    }
+}
+
 #[test]
 fn a_peer_of_an_older_zmtp_gets_every_reply_in_order() {
     let store = Store::new();
