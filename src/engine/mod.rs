@@ -28,6 +28,7 @@ use memory::Memory;
 pub use memory::MemoryLimit;
 use overlay::Overlay;
 use std::cell::Cell;
+use std::collections::VecDeque;
 
 /// Number of a batch of mutations, counted from 1 by the engine since its start.
 pub type BatchId = u64;
@@ -35,7 +36,8 @@ pub type BatchId = u64;
 /// Which state a read sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// The durable table alone: for a peer that has nothing in flight.
+    /// The durable table alone: for a peer that has nothing in flight. But for what may be kept alive by what is pending: see
+    /// [`Engine::evaluate`].
     Durable,
     /// The table with the pending mutations above it: for a peer with replies outstanding.
     Pending,
@@ -81,6 +83,9 @@ pub struct Engine {
     next_version: u64,
     /// The batch that mutations join now.
     forming: BatchId,
+    /// The batches with a TOUCH that is pending, and when the first one of each was evaluated: what had not expired by then
+    /// may outlive the deadline that the table knows.
+    touched: VecDeque<(BatchId, u64)>,
     full: bool,
     memory: Memory,
     /// How many entries the SCANs of this turn may still pass over.
@@ -119,6 +124,7 @@ impl Engine {
             limits,
             next_version,
             forming: 1,
+            touched: VecDeque::new(),
             full: false,
             memory,
             to_pass_over,
@@ -130,6 +136,9 @@ impl Engine {
     /// `now` is Unix time in milliseconds; a key whose deadline has come by then is absent. Every mutation of the
     /// command goes, in order and with its version, to `record` (all of them are one atomic group) and into the
     /// overlay under the forming batch. A command that is refused or has no effect records nothing.
+    ///
+    /// Where a TOUCH is pending, what has expired in the table meanwhile may be back with its batch. Whoever asks for such a key
+    /// therefore sees what is pending, in either view, so that a key once seen expired stays gone.
     ///
     /// SYNC, COMPACT and STATS are about the store as a whole, not about its keys: who owns the engine answers
     /// them, and here they are an internal error.
@@ -150,6 +159,7 @@ impl Engine {
         if let Some(reply) = self.memory_refusal(command) {
             return Evaluation { reply, after: None, sweep: None };
         }
+        let view = if self.may_outlive_its_deadline(command, now) { View::Pending } else { view };
         if looks_up(command, view) {
             self.overlay.index();
         }
@@ -215,6 +225,9 @@ impl Engine {
     pub fn commit(&mut self, batch: BatchId, departed: &mut Departed<'_>) {
         self.overlay.commit(batch, &mut self.table, departed);
         self.memory.committed(batch);
+        while self.touched.front().is_some_and(|(touched, _)| *touched <= batch) {
+            self.touched.pop_front();
+        }
     }
 
     /// Removes some of what was flushed: see [`Table::sweep`]. To be called again and again, as long as
@@ -224,8 +237,9 @@ impl Engine {
     }
 
     /// Removes some of what has expired by `now`: see [`Table::expire`]. Nothing of it reaches the log, since the record
-    /// of a value tells when it ends.
+    /// of a value tells when it ends. What a pending TOUCH may keep alive stays.
     pub fn expire(&mut self, now: u64, effort: usize, departed: &mut Departed<'_>) -> bool {
+        let now = self.touched.front().map_or(now, |(_, since)| now.min(*since));
         self.table.expire(now, effort, departed)
     }
 
@@ -233,6 +247,7 @@ impl Engine {
     /// batch included. Neither their versions nor the batch's number come again.
     pub fn refuse(&mut self) {
         self.overlay.clear();
+        self.touched.clear();
         self.memory.refused();
         self.forming += 1;
     }
@@ -245,6 +260,19 @@ impl Engine {
     /// The durable table (for STATS).
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Whether a read is of something that has expired in the table, and may be kept alive by a pending TOUCH.
+    fn may_outlive_its_deadline(&self, command: &Command<'_>, now: u64) -> bool {
+        let has_expired =
+            |key: &Key<'_>| self.table.get(self.table.probe(*key)).is_some_and(|held| held.is_expired(now));
+        !self.touched.is_empty()
+            && match command {
+                Command::Get { key } | Command::TimeToLive { key } => has_expired(key),
+                Command::GetMany { keys } | Command::Exists { keys } => keys.iter().any(has_expired),
+                Command::Scan { .. } => true,
+                _ => false,
+            }
     }
 
     /// What a read sees of a key.

@@ -133,6 +133,9 @@ impl Engine {
         let value = Value { bytes: held.value(), flags: held.flags(), deadline };
         let entry = Entry::new(self.next_version, key, &value);
         self.put(call, probe.hash, entry);
+        if self.touched.back().is_none_or(|(batch, _)| *batch != self.forming) {
+            self.touched.push_back((self.forming, call.now));
+        }
         Reply::Done
     }
 

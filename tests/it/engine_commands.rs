@@ -371,6 +371,26 @@ fn a_durable_read_sees_only_what_was_committed() {
 }
 
 #[test]
+fn what_a_pending_touch_keeps_alive_is_not_seen_expired() {
+    let mut store = Store::new();
+    store.ask("SET k v TTL 100");
+    store.ask("SET other v TTL 100");
+    store.commit();
+    assert_eq!(store.look(View::Durable, "TOUCH k 5000").0, "OK");
+    let batch = store.engine.close_batch();
+    store.now += 200;
+    // In the table it has expired. Were that told, the key would be back as soon as the batch is durable.
+    for (line, alive) in [("GET k", "OK v 3 0"), ("EXISTS k", "OK 1"), ("TTL k", "OK 4800"), ("SCAN 0", "OK 0 k")] {
+        assert_eq!(store.look(View::Durable, line), (alive.into(), Some(batch)), "{line}");
+    }
+    assert_eq!(store.look(View::Durable, "GET other"), ("MISS".into(), None), "nobody keeps that alive");
+    assert!(!store.engine.expire(store.now, 10_000, &mut |_, _| ()));
+    assert_eq!(store.look(View::Durable, "GET k").0, "OK v 3 0", "nor is it removed meanwhile");
+    store.engine.commit(batch, &mut |_, _| ());
+    assert_eq!(store.look(View::Durable, "GET k"), ("OK v 3 0".into(), None));
+}
+
+#[test]
 fn refusals_and_absences_wait_for_what_they_read() {
     let mut store = Store::new();
     store.ask("MSET old 1 gone 1");

@@ -73,6 +73,8 @@ struct Model {
     committed: BatchId,
     forming: BatchId,
     touches: Vec<(BatchId, Touch)>,
+    /// When each pending TOUCH was asked: what had not expired by then may outlive its durable deadline.
+    extended: Vec<(BatchId, u64)>,
     next_version: u64,
     /// The flushes, by version: the batch of each, and the versions of the entries that it removes.
     flushes: BTreeMap<u64, (BatchId, BTreeSet<u64>)>,
@@ -91,19 +93,21 @@ impl Model {
             committed: 0,
             forming: 1,
             touches: Vec::new(),
+            extended: Vec::new(),
             next_version: 1,
             flushes: BTreeMap::new(),
         }
     }
 
-    /// Removes what has expired and is durable. What is pending on top of it stays.
-    fn expire(&mut self, now: u64) {
-        let expired: Vec<u64> = self
-            .durable
-            .values()
-            .filter(|row| row.deadline != 0 && row.deadline <= now)
-            .map(|row| row.version)
-            .collect();
+    /// Removes what has expired and is durable, but for what a pending TOUCH may keep alive. What is pending on top of it stays.
+    ///
+    /// `left` is what the engine's table holds afterwards: where a TOUCH is pending it may take its time.
+    fn expire(&mut self, now: u64, left: &Rows) {
+        let since = self.extended.first().map(|&(_, since)| since);
+        let is_over = |row: &&Row| row.deadline != 0 && row.deadline <= since.unwrap_or(now);
+        let over =
+            self.durable.iter().filter(|(key, row)| is_over(row) && !(since.is_some() && left.contains_key(*key)));
+        let expired: Vec<u64> = over.map(|(_, row)| row.version).collect();
         let pending = self.closed.iter_mut().map(|(_, rows)| rows);
         for rows in pending.chain([&mut self.durable, &mut self.full]) {
             rows.retain(|_, row| !expired.contains(&row.version));
@@ -155,11 +159,25 @@ impl Model {
 
     fn answer(&mut self, command: &Command<'_>, view: View, now: u64) -> Answer {
         let before = self.next_version;
+        let view = if self.may_outlive(command, now) { View::Pending } else { view };
         let (reply, read) = match self.read(command, view, now) {
             Some(answer) => answer,
             None => self.write(command, now),
         };
         (reply, if self.next_version > before { Some(self.forming) } else { read })
+    }
+
+    /// Whether a read is of something whose deadline is over, and may not be any more with what is pending.
+    fn may_outlive(&self, command: &Command<'_>, now: u64) -> bool {
+        let is_over =
+            |key: &Key<'_>| self.durable.get(key.bytes).is_some_and(|row| row.deadline != 0 && row.deadline <= now);
+        !self.extended.is_empty()
+            && match command {
+                Command::Get { key } | Command::TimeToLive { key } => is_over(key),
+                Command::GetMany { keys } | Command::Exists { keys } => keys.iter().any(is_over),
+                Command::Scan { .. } => true,
+                _ => false,
+            }
     }
 
     fn read(&self, command: &Command<'_>, view: View, now: u64) -> Option<Answer> {
@@ -251,6 +269,9 @@ impl Model {
             | Command::Touch { key, .. } => {
                 let read = self.newest_over(key.bytes);
                 let row = Self::live(&self.full, key.bytes, now);
+                if row.is_some() && matches!(command, Command::Touch { .. }) {
+                    self.extended.push((self.forming, now));
+                }
                 (self.change(command, key.bytes, row, now), read)
             }
             other => panic!("not in the model: {other:?}"),
@@ -510,6 +531,7 @@ fn run(steps: &[Step], chance: u64) {
                 model.durable = rows_then;
                 model.committed = batch;
                 model.touches.retain(|&(of, _)| of > batch);
+                model.extended.retain(|&(of, _)| of > batch);
                 let (done, rest) = pending.into_iter().partition::<Vec<_>, _>(|&(of, ..)| of <= batch);
                 pending = rest;
                 committed.extend(done.into_iter().map(|(_, version, mutation)| (version, mutation)));
@@ -523,6 +545,7 @@ fn run(steps: &[Step], chance: u64) {
                 model.full = model.durable.clone();
                 model.closed.clear();
                 model.touches.clear();
+                model.extended.clear();
                 model.flushes.retain(|_, &mut (batch, _)| batch <= model.committed);
                 model.forming += 1;
                 pending.clear();
@@ -545,7 +568,7 @@ fn run(steps: &[Step], chance: u64) {
             Step::Expire => {
                 now += 5_000;
                 while engine.expire(now, 300, &mut |_, _| ()) {}
-                model.expire(now);
+                model.expire(now, &rows(engine.table()));
                 assert_eq!(rows(engine.table()), model.durable);
             }
         }
