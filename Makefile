@@ -66,7 +66,7 @@ fuzz: ## Run each fuzz target for SECONDS_PER_TARGET seconds (30).
 	@for target in $(FUZZ_TARGETS); do \
 	    mkdir -p fuzz/corpus/$$target; \
 	    echo "fuzzing $$target for $(SECONDS_PER_TARGET) s"; \
-	    cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	    cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target fuzz/minimised/$$target -- \
 	        -max_total_time=$(SECONDS_PER_TARGET) -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1; \
 	done
 
