@@ -99,16 +99,16 @@ fn an_identity_that_is_claimed_twice_stays_with_the_first() {
 #[test]
 fn a_peer_that_sends_faster_than_the_disk_waits_in_its_socket() {
     const VALUE: usize = 64 << 10;
-    const VALUES: usize = 10_000;
-    /// What forms and what is in flight, 4 MiB each: their entries, and their records, in buffers that grow by doubling; 1,000
+    const VALUES: usize = 4_000;
+    /// What forms and what is in flight, 1 MiB each: their entries, and their records, in buffers that grow by doubling; 1,000
     /// messages that libzmq queues; and a quarter more, which the allocator may keep.
-    const BOUND: u64 = (2 * 4 + 2 * 2 * 4 + 64) * MIB * 5 / 4;
+    const BOUND: u64 = (2 + 2 * 2 + 64) * MIB * 5 / 4;
     if strace_is_missing() {
         return;
     }
     let store = Store::new();
     let tracer =
-        strace(&store.beside("strace"), &["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=250000"]);
+        strace(&store.beside("strace"), &["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=25000"]);
     let daemon = store.launch().segment_size("128MiB").under(&tracer).start();
     let reader = daemon.client();
     assert!(reader.say("SET small v").starts_with("OK "));
