@@ -151,3 +151,187 @@ impl Engine {
         (self.table.memory() + self.overlay.memory()).saturating_sub(self.memory.leaving_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Condition, End, Limits, SetOptions};
+    use crate::engine::View;
+    use crate::mutation::{Key, Value};
+    use crate::table::Table;
+
+    /// An engine with so many entries, all alike, all durable, and nothing evicted.
+    fn filled(entries: u64) -> Engine {
+        let limit = MemoryLimit { bytes: 1 << 40, evicts: true };
+        let mut engine = Engine::new(Table::new(1), 1, Limits { max_value: 1 << 20 }).with_memory_limit(limit, 1);
+        fill(&mut engine, 0..entries);
+        engine
+    }
+
+    fn fill(engine: &mut Engine, keys: std::ops::Range<u64>) {
+        for key in keys {
+            let key = key.to_le_bytes();
+            assert!(answer(engine, &set(&key, &[b'v'; 100])).starts_with("Stored"));
+        }
+        commit(engine);
+    }
+
+    fn commit(engine: &mut Engine) {
+        let batch = engine.close_batch();
+        engine.commit(batch, &mut |_, _| ());
+    }
+
+    fn set<'a>(key: &'a [u8], value: &'a [u8]) -> Command<'a> {
+        let options = SetOptions { condition: Condition::Always, ..SetOptions::default() };
+        Command::Set { key: Key::bytes(key), value, options }
+    }
+
+    fn answer(engine: &mut Engine, command: &Command<'_>) -> String {
+        format!("{:?}", engine.evaluate(command, 1, View::Pending, &mut |_, _| ()).reply)
+    }
+
+    /// What an entry of [`filled`] takes, and what its removal does while it is pending.
+    fn sizes() -> (usize, usize) {
+        let (bytes, value) = (0_u64.to_le_bytes(), Value { bytes: &[b'v'; 100], flags: 0, deadline: 0 });
+        let key = Key::bytes(&bytes);
+        (Entry::new(1, key, &value).memory(), Entry::removal(1, key).memory())
+    }
+
+    fn all_of(engine: &Engine) -> usize {
+        engine.table.memory() + engine.overlay.memory()
+    }
+
+    /// The limit that leaves what is held exactly within it once this many entries were evicted.
+    fn limit_for(engine: &Engine, evictions: usize) -> usize {
+        let (entry, removal) = sizes();
+        let target = engine.held_memory() - evictions * (entry - removal);
+        (target..2 * target).find(|limit| limit - limit / 32 == target).expect("of 33 limits one has this margin")
+    }
+
+    /// The versions under which entries are evicted, at most so many.
+    fn evict(engine: &mut Engine, most: usize) -> Vec<u64> {
+        let mut versions = Vec::new();
+        let evicted = engine.evict(most, &mut |version, mutation| {
+            assert!(matches!(mutation, Mutation::Remove { .. }), "{mutation:?}");
+            versions.push(version);
+        });
+        assert_eq!(evicted, versions.len());
+        versions
+    }
+
+    #[test]
+    fn as_many_go_as_have_to_and_not_one_more() {
+        let mut engine = filled(1000);
+        assert!(!engine.is_over_memory());
+        engine.memory.limit.bytes = limit_for(&engine, 100);
+        assert!(engine.is_over_memory());
+        assert_eq!(evict(&mut engine, 30), (1001..=1030).collect::<Vec<_>>(), "no more than asked for");
+        assert_eq!(evict(&mut engine, 1000), (1031..=1100).collect::<Vec<_>>());
+        assert!(!engine.is_over_memory());
+        assert_eq!((evict(&mut engine, 1000), engine.memory().1, engine.next_version()), (vec![], 100, 1101));
+        commit(&mut engine);
+        assert_eq!((engine.table().len(), engine.held_memory()), (900, all_of(&engine)), "nothing is on its way");
+    }
+
+    #[test]
+    fn what_is_on_its_way_out_counts_as_gone_until_its_batch_is_durable() {
+        let mut engine = filled(1000);
+        engine.memory.limit.bytes = limit_for(&engine, 100);
+        assert_eq!(evict(&mut engine, 40).len(), 40);
+        let first = engine.close_batch();
+        assert_eq!(evict(&mut engine, 1000).len(), 60);
+        let (entry, _) = sizes();
+        assert_eq!(engine.held_memory(), all_of(&engine) - 100 * entry);
+        engine.commit(first, &mut |_, _| ());
+        assert_eq!(engine.held_memory(), all_of(&engine) - 60 * entry);
+        let second = engine.close_batch();
+        engine.commit(second, &mut |_, _| ());
+        assert_eq!(engine.held_memory(), all_of(&engine));
+    }
+
+    #[test]
+    fn an_eviction_that_was_refused_did_not_happen() {
+        let mut engine = filled(1000);
+        let before = engine.held_memory();
+        engine.memory.limit.bytes = limit_for(&engine, 50);
+        assert_eq!(evict(&mut engine, 1000).len(), 50);
+        engine.refuse();
+        assert_eq!((engine.held_memory(), engine.table().len()), (before, 1000));
+        assert_eq!(evict(&mut engine, 1000).len(), 50);
+    }
+
+    #[test]
+    fn nothing_is_evicted_while_a_flush_makes_room() {
+        let mut engine = filled(1000);
+        engine.memory.limit.bytes = limit_for(&engine, 50);
+        answer(&mut engine, &Command::Flush { prefix: None });
+        commit(&mut engine);
+        assert!(engine.table().sweeping().is_some() && engine.is_over_memory());
+        assert_eq!(evict(&mut engine, 1000), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn what_needs_more_than_there_can_be_is_refused_from_one_byte_too_many_on() {
+        let pairs = vec![(Key::bytes(b"one"), &b"1234567890"[..]), (Key::bytes(b"two"), b"12345")];
+        let commands = [
+            (set(b"key", b"12345"), 3 + 5 + ENTRY),
+            (Command::SetMany { pairs }, 3 + 10 + 3 + 5 + 2 * ENTRY),
+            (Command::Extend { key: Key::bytes(b"key"), bytes: b"12345", end: End::Back }, 3 + 5 + ENTRY),
+            (Command::Increment { key: Key::bytes(b"counter"), delta: 1 }, 7 + ENTRY),
+        ];
+        for (command, needed) in commands {
+            for (evicts, held) in [(true, 0), (false, 1)] {
+                let mut engine = filled(10);
+                let held = held * engine.held_memory();
+                engine.memory.limit = MemoryLimit { bytes: held + needed - 1, evicts };
+                let refused = answer(&mut engine, &command);
+                assert!(refused.contains("NoMemory"), "{command:?}: {refused}");
+                assert_eq!(answer(&mut engine, &Command::Get { key: Key::bytes(b"key") }), "Miss", "it is not there");
+                engine.memory.limit.bytes += 1;
+                let taken = answer(&mut engine, &command);
+                assert!(!taken.contains("NoMemory"), "{command:?}: {taken}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_pending_counts_too() {
+        let mut engine = filled(0);
+        let empty = engine.held_memory();
+        answer(&mut engine, &set(b"key", &[b'v'; 1000]));
+        assert!(engine.held_memory() > empty + 1000);
+        engine.refuse();
+        assert_eq!(engine.held_memory(), empty);
+    }
+
+    #[test]
+    fn probation_ends_early_only_where_there_is_plenty() {
+        // Half of the entries are newer than the victim, so that one was chosen, and yet the queue is long.
+        let pressed = || {
+            let mut engine = filled(1000);
+            engine.memory.limit.bytes = limit_for(&engine, 1);
+            assert_eq!(evict(&mut engine, 1).len(), 1);
+            engine
+        };
+        let mut engine = pressed();
+        while engine.table().probation_is_over() {
+            engine.keep_probation(10);
+        }
+        let queue = |engine: &mut Engine| {
+            engine.table.relax_eviction();
+            engine.table.probation_is_over()
+        };
+        assert!(queue(&mut engine), "a victim was wanted, so the queue is left twice as long");
+        for (more, ends) in [(0, false), (1, true)] {
+            let mut engine = pressed();
+            while engine.table().probation_is_over() {
+                engine.keep_probation(10);
+            }
+            // The smallest limit of which what is held is less than nine tenths, and the one before it.
+            let held = engine.held_memory();
+            engine.memory.limit.bytes = (held / 90 + more) * 100;
+            engine.keep_probation(1000);
+            assert_eq!(!queue(&mut engine), ends, "{held} bytes of {}", engine.memory.limit.bytes);
+        }
+    }
+}
