@@ -234,6 +234,129 @@ mod tests {
         assert_eq!((next(5, 9), next(1, 1)), (None, None));
     }
 
+    /// A segment of which so many bytes are removals, and so many more are values that count.
+    fn of(number: u64, bytes: u64, removal_bytes: u64, live_bytes: u64) -> Usage {
+        let put_bytes = bytes - 4096 - removal_bytes;
+        let tally = Tally { puts: 100, put_bytes, removals: removal_bytes / 64, removal_bytes };
+        let live = if live_bytes == put_bytes { 100 } else { 100 * live_bytes / put_bytes.max(1) };
+        Usage { bytes, tally, live, live_bytes, ..usage(number, 0) }
+    }
+
+    /// Benefit over cost as the paper has it, for what is kept of each byte and an age.
+    fn score(kept: f64, age: f64) -> f64 {
+        (1.0 - kept) * age / (1.0 + kept)
+    }
+
+    #[test]
+    fn the_choice_is_by_benefit_over_cost() {
+        // In the middle of the list, so that ages are more than one; the first one is unclean: removals count as kept.
+        let mut chosen_ones = [0; 4];
+        for step in 0..100 * 100 {
+            let (one, other) = (step % 100, step / 100);
+            let sealed = [usage(7, 99), usage(8, one), usage(9, other), usage(11, 100)];
+            let worth = |number: u64, live: u64| {
+                let kept = (4096 + live * (SIZE - 4096) / 100) as f64 / SIZE as f64;
+                (kept <= 0.75).then(|| score(kept, (11 - number + 1) as f64))
+            };
+            let best =
+                [(8, worth(8, one)), (9, worth(9, other))].into_iter().filter_map(|(n, score)| Some((n, score?)));
+            let best = best.max_by(|(_, one), (_, other)| one.total_cmp(other)).map(|(number, _)| (number, number));
+            assert_eq!(chosen(&sealed, Appetite::Quarter), best, "{one}% and {other}% live");
+            chosen_ones[best.map_or(0, |(number, _)| number as usize - 7)] += 1;
+        }
+        assert!(chosen_ones.iter().filter(|count| **count > 1000).count() == 2, "{chosen_ones:?}");
+    }
+
+    #[test]
+    fn an_appetite_has_its_border() {
+        let full = |garbage| [of(1, SIZE, 0, SIZE - 4096 - garbage)];
+        for (appetite, least) in [(Appetite::Quarter, SIZE / 4), (Appetite::Any, SIZE / 32)] {
+            assert_eq!(chosen(&full(least - 1), appetite), None);
+            assert_eq!(chosen(&full(least), appetite), Some((1, 1)));
+        }
+        let tiny = |garbage| [of(1, 8192, 0, 4096 - garbage)];
+        assert_eq!(chosen(&tiny(LEAST_GARBAGE - 1), Appetite::Any), None);
+        assert_eq!(chosen(&tiny(LEAST_GARBAGE), Appetite::Any), Some((1, 1)));
+        // All of what it holds counts for nothing, and it holds nothing.
+        assert_eq!(chosen(&[of(1, 4096, 0, 0)], Appetite::Free), None);
+    }
+
+    #[test]
+    fn removals_hold_up_from_a_quarter_of_the_log_on() {
+        // The second one is unclean by a single value, and blocks what the third one removes.
+        let sealed =
+            |removal_bytes| [usage(1, 100), usage(2, 99), of(3, SIZE, removal_bytes, SIZE - 4096 - removal_bytes)];
+        assert_eq!(chosen(&sealed(3 * SIZE / 4), Appetite::Quarter), None);
+        assert_eq!(chosen(&sealed(3 * SIZE / 4 + 1), Appetite::Quarter), Some((2, 2)));
+        assert_eq!(chosen(&sealed(3 * SIZE / 4 + 1), Appetite::Free), None);
+        // What the blocking one removes itself does not count: it goes with it, or hides something older.
+        let own = [of(1, SIZE, 7 * SIZE / 8, 0), of(2, SIZE, SIZE / 8, SIZE - 4096 - SIZE / 8)];
+        assert_eq!(chosen(&[Usage { spoiled: true, ..own[0] }, own[1]], Appetite::Quarter), None);
+    }
+
+    #[test]
+    fn what_it_blocks_is_a_benefit_of_the_blocking_one() {
+        // The first one holds nothing but removals that can go, more and more of them; the second has a tenth of garbage,
+        // too little to be wanted, but blocks the removals of two others.
+        let blocking = usage(10, 90);
+        let mut changes = 0;
+        for percent in 25..100 {
+            let removal_bytes = percent * SIZE / 100;
+            let old = of(1, SIZE, removal_bytes, SIZE - 4096 - removal_bytes);
+            let sealed = [old, blocking, of(11, SIZE, SIZE - 4096, 0), of(12, SIZE, SIZE - 4096, 0)];
+            let garbage = |usage: &Usage| usage.garbage(false) as f64 / SIZE as f64;
+            let blocked = 2.0 * (SIZE - 4096) as f64 / SIZE as f64;
+            let of_blocking = (garbage(&blocking) + blocked) * 3.0 / (2.0 - garbage(&blocking));
+            let best = if score(1.0 - garbage(&old), 12.0) > of_blocking { 1 } else { 10 };
+            assert_eq!(chosen(&sealed, Appetite::Quarter), Some((best, best)), "{percent}%");
+            changes += usize::from(best == 1);
+        }
+        assert!((20..60).contains(&changes), "{changes} of 75");
+    }
+
+    #[test]
+    fn neighbours_come_along_up_to_a_whole_segment_and_not_beyond() {
+        let small = |number, live_bytes| of(number, SIZE / 8, 0, live_bytes);
+        let victim = |number, kept| of(number, SIZE, 0, kept - 4096);
+        for (more, taken) in [(0, true), (1, false)] {
+            // Of the victim and a neighbour, headers included, what is kept is a segment, or one byte more.
+            let half = SIZE - SIZE / 8 + more;
+            let older = [small(1, SIZE / 8 - 4096), Usage { number: 2, ..victim(2, half) }];
+            let younger = [victim(1, half), small(2, SIZE / 8 - 4096)];
+            // More of it is kept than is usual, so that it is chosen at all costs.
+            let run = |sealed: &[Usage], best| widen(sealed, best, SIZE, sealed.len());
+            assert_eq!(run(&older, 1), if taken { 0..2 } else { 1..2 });
+            assert_eq!(run(&younger, 0), if taken { 0..2 } else { 0..1 });
+        }
+        // One byte too large to be small.
+        let large = of(1, SIZE / 8 + 1, 0, 1000);
+        assert_eq!(widen(&[large, victim(2, SIZE / 8)], 1, SIZE, 2), 1..2);
+        // Each that comes along counts from then on.
+        let nine: Vec<_> = (1..=9).map(|number| small(number, SIZE / 8 - 4096)).collect();
+        assert_eq!(widen(&nine, 2, SIZE, 9), 0..8);
+        assert_eq!(widen(&nine, 8, SIZE, 9), 1..9);
+        // Removals are kept behind an unclean one, those of a neighbour and the victim's own.
+        let removals = |number| of(number, SIZE / 8, SIZE / 8 - 4096, 0);
+        let three = [removals(1), victim(2, SIZE - 3 * 4096), removals(3)];
+        assert_eq!(widen(&three, 1, SIZE, 3), 0..3, "they go");
+        assert_eq!(widen(&three, 1, SIZE, 2), 0..3, "those of the unclean one itself go");
+        assert_eq!(widen(&three, 1, SIZE, 1), 0..2);
+        let two = [small(1, SIZE / 8 - 4096), of(2, SIZE, SIZE - 3 * 4096, 4096)];
+        assert_eq!(widen(&two, 1, SIZE, 1), 0..2);
+        assert_eq!(widen(&two, 1, SIZE, 0), 1..2);
+    }
+
+    #[test]
+    fn a_full_pass_leaves_alone_what_is_spoiled_or_must_stay() {
+        let removals = |number| of(number, SIZE, SIZE / 2, SIZE - 4096 - SIZE / 2);
+        let run = |sealed: &[Usage]| next(sealed, SIZE, 1, 9).map(|run| (run.first, run.keep_removals));
+        assert_eq!(run(&[Usage { spoiled: true, ..usage(1, 0) }, usage(2, 50)]), Some((2, true)));
+        assert_eq!(run(&[removals(1), usage(2, 100)]), Some((1, false)));
+        assert_eq!(run(&[usage(1, 99), removals(2)]), None, "they may hide what is in the first one");
+        let first = Usage { live: 99, ..removals(1) };
+        assert_eq!(run(&[first, removals(2)]), Some((1, false)), "the unclean one hides nothing that is older");
+    }
+
     #[test]
     fn a_spoiled_segment_is_left_alone() {
         let spoiled = Usage { spoiled: true, ..usage(1, 0) };
