@@ -322,6 +322,38 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_what_the_pending_entries_take() {
+        let (mut overlay, mut table) = (Overlay::default(), Table::new(1));
+        let mut taken = vec![0];
+        for (version, key) in [(1, &b"short"[..]), (2, &[b'k'; 200]), (3, b"short")] {
+            put(&mut overlay, &table, version, version, key);
+            let value = Value { bytes: b"v", flags: 0, deadline: 0 };
+            taken.push(taken[version as usize - 1] + Entry::new(version, Key::bytes(key), &value).memory());
+            assert_eq!(overlay.memory(), taken[version as usize]);
+        }
+        for batch in 1..=3 {
+            overlay.commit(batch, &mut table, &mut |_, _| ());
+            assert_eq!(overlay.memory(), taken[3] - taken[batch as usize]);
+        }
+    }
+
+    #[test]
+    fn keys_of_one_hash_are_told_apart() {
+        let (mut overlay, table) = (Overlay::default(), Table::new(1));
+        let probe = table.probe(Key::bytes(b"one"));
+        let other = Probe { hash: probe.hash, key: Key::bytes(b"other") };
+        let value = Value { bytes: b"v", flags: 0, deadline: 0 };
+        overlay.push(1, probe.hash, Entry::new(1, probe.key, &value));
+        overlay.index();
+        assert!(overlay.look(other).is_none());
+        overlay.push(1, probe.hash, Entry::new(2, other.key, &value));
+        overlay.index();
+        let version = |probe| overlay.look(probe).and_then(|known| known.entry).map(Entry::version);
+        assert_eq!((version(probe), version(other)), (Some(1), Some(2)));
+        assert_eq!(overlay.present().count(), 2);
+    }
+
+    #[test]
     fn nothing_is_left_behind() {
         let (mut overlay, mut table) = (Overlay::default(), Table::new(1));
         for turn in 0..3 {

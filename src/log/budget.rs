@@ -127,6 +127,32 @@ mod tests {
     }
 
     #[test]
+    fn each_border_is_where_it_is_said_to_be() {
+        let urgency = |sealed, live| BUDGET.urgency(&ledger(sealed, live, 5000));
+        for live in [SEGMENT / 8, 10 * SEGMENT] {
+            let paced = live + live / 2 + SEGMENT / 4;
+            assert_eq!((urgency(paced, live), urgency(paced + 1, live)), (Urgency::None, Urgency::Paced));
+            let pressed = 2 * live + SEGMENT - live.min(SEGMENT) - SEGMENT / 2;
+            assert_eq!((urgency(pressed, live), urgency(pressed + 1, live)), (Urgency::Paced, Urgency::Pressed));
+        }
+        let ceiling = BUDGET.ceiling(SEGMENT / 8);
+        let delay = |sealed, end| BUDGET.delay(&ledger(sealed, SEGMENT / 8, end - 1000), 1000);
+        assert_eq!(delay(ceiling - SEGMENT / 2, SEGMENT), None);
+        assert_eq!(delay(ceiling - SEGMENT / 2 + 1, SEGMENT), Some(LONGEST_DELAY));
+        assert_eq!(delay(ceiling, SEGMENT / 2), None);
+        assert!(delay(ceiling, SEGMENT / 2 + 1).is_some_and(|delay| delay < LONGEST_DELAY / 1000));
+        assert_eq!(delay(ceiling, SEGMENT / 2 + SEGMENT / 4), Some(LONGEST_DELAY / 4));
+        assert_eq!(delay(ceiling, SEGMENT + 1), Some(LONGEST_DELAY));
+        assert_eq!(
+            (delay(ceiling + 1, SEGMENT), delay(ceiling + 1, SEGMENT + 1)),
+            (Some(LONGEST_DELAY), Some(LONGEST_STOP))
+        );
+        let limited = Budget { max_log_size: 8 * SEGMENT, ..BUDGET };
+        let short = |sealed, end| limited.is_short(&ledger(sealed, sealed / 2, end - 1000), 1000);
+        assert!(!short(3 * SEGMENT, SEGMENT) && short(3 * SEGMENT, SEGMENT + 1));
+    }
+
+    #[test]
     fn the_bound_holds_at_the_moment_of_a_rotation() {
         for live in [0, SEGMENT / 10, SEGMENT, 3 * SEGMENT, 100 * SEGMENT] {
             // Active, spare, what the rotation seals, and the output of a compaction.
