@@ -6,7 +6,7 @@ use kvd::log::record::RECORD_HEADER;
 use kvd::log::salvage::{Salvaged, salvage};
 use kvd::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader, file_name};
 use kvd::log::{Batch, Writer};
-use kvd::mutation::{Key, Mutation, Value};
+use kvd::mutation::{Key, Mutation, Space, Value};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ struct Log {
 struct Group {
     versions: Vec<u64>,
     at: Range<usize>,
+    /// Where each of its records stands.
+    records: Vec<Range<usize>>,
 }
 
 /// A log of 64 records in groups of one to three, three groups a batch.
@@ -34,7 +36,7 @@ fn log() -> Log {
         let mut batch = Batch::default();
         for group in 0..3 {
             let start = position + batch.byte_len();
-            let mut versions = Vec::new();
+            let (mut versions, mut records) = (Vec::new(), Vec::new());
             for _ in 0..=(version + group) % 3 {
                 version += 1;
                 let name = format!("key-{version:03}");
@@ -44,11 +46,13 @@ fn log() -> Log {
                     1 => Mutation::Flush { prefix: Some(b"nothing") },
                     _ => Mutation::Put { key: Key::bytes(name.as_bytes()), value },
                 };
+                let from = position + batch.byte_len();
                 batch.push(version, &mutation);
                 versions.push(version);
+                records.push(from..position + batch.byte_len());
             }
             batch.end_group();
-            groups.push(Group { versions, at: start..position + batch.byte_len() });
+            groups.push(Group { versions, at: start..position + batch.byte_len(), records });
         }
         batch.stamp(version, version + 1);
         batches.push(position..position + BATCH_HEADER);
@@ -107,6 +111,76 @@ fn one_flipped_bit_costs_one_group_at_most() {
         if hit.is_empty() {
             assert!(salvaged.gaps[0].end_version.is_none_or(|end| end == salvaged.gaps[0].first_version), "bit {bit}");
         }
+    }
+}
+
+#[test]
+fn a_gap_is_the_group_that_a_record_was_lost_of() {
+    let log = log();
+    for (index, group) in log.groups.iter().enumerate() {
+        for (lost, record) in group.records.iter().enumerate() {
+            let mut bytes = log.bytes.clone();
+            bytes[record.end - 1] ^= 1;
+            let (_, salvaged) = found(&log.header, &bytes);
+            let [gap] = &salvaged.gaps[..] else { panic!("{:?}", salvaged.gaps) };
+            let next = log.groups.get(index + 1);
+            let from = if lost == 0 { record.start } else { group.at.start };
+            let to = next.map_or(bytes.len(), |next| next.at.start);
+            assert_eq!(gap.from..gap.to, from as u64..to as u64, "{group:?}");
+            assert_eq!((gap.first_version, gap.end_version), (group.versions[0], next.map(|next| next.versions[0])));
+            let given_up: Vec<_> = gap.given_up.iter().map(|lost| lost.version).collect();
+            let others: Vec<_> =
+                group.versions.iter().copied().filter(|version| *version != group.versions[lost]).collect();
+            assert_eq!(given_up, others, "the other records of {group:?}");
+            for lost in &gap.given_up {
+                let name = format!("key-{:03}", lost.version);
+                let key = (lost.version % 7 != 1).then(|| (Space::Bytes, name.as_bytes().into()));
+                assert_eq!(lost.key, key);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_record_whose_version_does_not_rise_is_not_believed() {
+    // Two segments alike to the byte, but for versions: what one holds in a place is right by its checksum in the other.
+    let segment = |versions: &[u64], in_one_group: bool| {
+        let disk = FakeDisk::new();
+        let mut writer = Writer::create(Arc::new(disk.clone()), 1 << 20, 7).expect("a new store");
+        let (mut batch, mut ends) = (Batch::default(), vec![SEGMENT_HEADER + BATCH_HEADER]);
+        for version in versions {
+            let value = Value { bytes: b"value", flags: 0, deadline: 0 };
+            batch.push(*version, &Mutation::Put { key: Key::bytes(b"key"), value });
+            if !in_one_group {
+                batch.end_group();
+            }
+            ends.push(SEGMENT_HEADER + batch.byte_len());
+        }
+        batch.end_group();
+        batch.stamp(1, 100);
+        writer.append(&mut batch).expect("room");
+        (disk.read(&file_name(1)).expect("the segment"), ends)
+    };
+    let (bytes, ends) = segment(&[10, 20, 30, 40], false);
+    let (group, _) = segment(&[10, 20, 30, 40], true);
+    let HeaderState::Valid(header) = SegmentHeader::decode(&bytes) else { panic!("a valid header") };
+    for (version, is_believed) in [(9, false), (10, false), (20, false), (21, true), (39, true)] {
+        let with_third = |of: &[u8], in_one_group| {
+            let (other, _) = segment(&[10, 20, version, 40], in_one_group);
+            let mut bytes = of.to_vec();
+            bytes[ends[2]..ends[3]].copy_from_slice(&other[ends[2]..ends[3]]);
+            found(&header, &bytes)
+        };
+        let (groups, salvaged) = with_third(&bytes, false);
+        let third = is_believed.then(|| vec![version]);
+        assert_eq!(
+            groups,
+            [Some(vec![10]), Some(vec![20]), third, Some(vec![40])].into_iter().flatten().collect::<Vec<_>>()
+        );
+        assert_eq!(salvaged.gaps.len(), usize::from(!is_believed));
+        let (groups, salvaged) = with_third(&group, true);
+        assert_eq!(groups, is_believed.then(|| vec![10, 20, version, 40]).into_iter().collect::<Vec<_>>());
+        assert_eq!(salvaged.gaps.len(), usize::from(!is_believed));
     }
 }
 
