@@ -96,4 +96,21 @@ mod tests {
         let refused = DataDir::open(&path).expect_err("not a directory");
         assert!(refused.to_string().contains("file"), "{refused}");
     }
+
+    #[test]
+    fn two_who_make_it_at_one_time_both_have_it() {
+        let parent = tempfile::tempdir().expect("a temporary directory");
+        for round in 0..50 {
+            let path = parent.path().join(format!("{round}/on/the/way"));
+            let together = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        together.wait();
+                        make(&path).expect("made by one of them");
+                    });
+                }
+            });
+        }
+    }
 }

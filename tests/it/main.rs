@@ -6,6 +6,8 @@
 
 /// Every kind of damage at every place of a log with rotation and compaction behind it.
 mod damage;
+/// The fake disk against the real one.
+mod disks;
 /// Each command and each of its errors, asked in the frames dialect as a client would.
 mod engine_commands;
 /// Random commands, commits and refusals against a simple model; every commit against a replay of its mutations.

@@ -262,6 +262,9 @@ impl Fs for FakeDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
         state.operation()?;
+        if !state.live.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         state.change_name(NameChange::Remove(name.to_owned()));
         Ok(())
     }
@@ -433,5 +436,87 @@ mod tests {
         let sectors: Vec<u8> = torn.chunks(SECTOR).map(|sector| sector[0]).collect();
         assert!(sectors.contains(&0) && sectors.contains(&1), "{sectors:?}");
         assert!(torn.chunks(SECTOR).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
+    }
+
+    /// What is found after each of many crashes: every outcome, and how often it came.
+    fn outcomes<T: Ord>(disk: &FakeDisk, found: impl Fn(&FakeDisk) -> T) -> BTreeMap<T, usize> {
+        let mut outcomes = BTreeMap::new();
+        for seed in 0..1000 {
+            *outcomes.entry(found(&disk.crash(Crash::Random(seed)))).or_default() += 1;
+        }
+        outcomes
+    }
+
+    #[test]
+    fn every_sector_of_a_write_is_kept_or_lost_by_itself() {
+        let disk = FakeDisk::new();
+        let file = disk.create("a").expect("made");
+        file.set_len(3 * SECTOR as u64).expect("sized");
+        file.sync().expect("synced");
+        disk.sync_dir().expect("synced");
+        // Two sectors and a half, from the middle of the first one on.
+        file.write_at(&[1; 5 * SECTOR / 2], SECTOR as u64 / 2).expect("written");
+        let outcomes = outcomes(&disk, |disk| {
+            let bytes = disk.read("a").expect("there");
+            assert!(bytes[..SECTOR / 2].iter().all(|byte| *byte == 0));
+            let pieces = [SECTOR / 2..SECTOR, SECTOR..2 * SECTOR, 2 * SECTOR..3 * SECTOR];
+            pieces.map(|piece| {
+                assert!(bytes[piece.clone()].iter().all(|byte| *byte == bytes[piece.start]), "{piece:?} is torn");
+                bytes[piece.start]
+            })
+        });
+        assert_eq!(outcomes.len(), 8, "{outcomes:?}");
+        assert!(outcomes.values().all(|count| (60..200).contains(count)), "{outcomes:?}");
+    }
+
+    #[test]
+    fn a_size_and_a_name_are_kept_or_lost_by_themselves() {
+        let disk = FakeDisk::new();
+        let file = disk.create("a").expect("made");
+        file.sync().expect("synced");
+        disk.sync_dir().expect("synced");
+        file.set_len(100).expect("sized");
+        disk.rename("a", "b").expect("renamed");
+        let outcomes = outcomes(&disk, |disk| {
+            assert_eq!(disk.list().expect("listed").len(), 1);
+            (disk.read("a").map(|bytes| bytes.len()), disk.read("b").map(|bytes| bytes.len()))
+        });
+        let expected = [(None, Some(0)), (None, Some(100)), (Some(0), None), (Some(100), None)];
+        assert!(outcomes.keys().eq(&expected) && outcomes.values().all(|count| *count > 150), "{outcomes:?}");
+    }
+
+    #[test]
+    fn a_full_disk_takes_what_fits_to_the_byte() {
+        let disk = FakeDisk::new();
+        let (file, other) = (disk.create("a").expect("made"), disk.create("b").expect("made"));
+        other.write_at(&[1; 100], 0).expect("written");
+        disk.plan(FaultPlan { capacity: Some(300), ..FaultPlan::default() });
+        let full = |result: io::Result<()>| result.is_err_and(|error| error.kind() == io::ErrorKind::StorageFull);
+        assert!(full(file.allocate(201)) && file.len().expect("known") == 0);
+        file.allocate(150).expect("room");
+        file.allocate(150).expect("it has them already");
+        assert_eq!(file.write_at(&[2; 100], 120).expect("some of it"), 80);
+        assert!(full(file.write_at(&[2; 1], 200).map(drop)));
+        assert_eq!(file.write_at(&[], 200).expect("nothing needs no room"), 0);
+        assert_eq!(file.write_at(&[3; 200], 0).expect("in place"), 200);
+        disk.remove("b").expect("removed");
+        assert_eq!(file.write_at(&[2; 1000], 200).expect("some of it"), 100);
+    }
+
+    #[test]
+    fn without_power_nothing_happens() {
+        let disk = FakeDisk::new();
+        let file = disk.create("a").expect("made");
+        disk.sync_dir().expect("synced");
+        file.write_at(b"x", 0).expect("written");
+        disk.plan(FaultPlan { power_off_at: Some(0), ..FaultPlan::default() });
+        assert!(file.sync().is_err() && file.write_at(b"y", 0).is_err() && disk.sync_dir().is_err());
+        assert_eq!(disk.read("a"), Some(b"x".to_vec()));
+        assert_eq!(disk.crash(Crash::LoseAll).read("a"), Some(Vec::new()));
+        let (lost, kept) = (Some(Vec::new()), Some(b"x".to_vec()));
+        assert!(
+            outcomes(&disk, |disk| disk.read("a")).into_keys().eq([lost, kept]),
+            "a sync without power forgets nothing"
+        );
     }
 }

@@ -206,4 +206,18 @@ mod tests {
         File::create_new(&path).expect("a file");
         assert_eq!(Mapping::open(&path).expect("opened").bytes(), b"");
     }
+
+    #[test]
+    fn a_map_can_be_named_from_its_first_byte_to_its_last_and_no_longer_than_it_lives() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("segment");
+        std::fs::write(&path, [1; 8192]).expect("written");
+        // More of them, one after the other, than can be named at a time.
+        for _ in 0..2 * NAMED_MAPS {
+            let mapping = Mapping::open(&path).expect("mapped");
+            let (slot, start) = (mapping.slot.expect("a free slot"), mapping.bytes().as_ptr() as usize);
+            assert!(slot.holds(start) && slot.holds(start + 8191));
+            assert!(!slot.holds(start - 1) && !slot.holds(start + 8192));
+        }
+    }
 }

@@ -114,3 +114,24 @@ pub fn create_anew(fs: &dyn Fs, name: &str) -> io::Result<Box<dyn File>> {
 pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_left_over_gives_way_and_other_errors_are_told_as_they_are() {
+        let disk = FakeDisk::new();
+        disk.write("a", b"left over");
+        assert_eq!(create_anew(&disk, "a").and_then(|file| file.len()).expect("made"), 0);
+        disk.plan(FaultPlan { fail: Some((0, io::ErrorKind::StorageFull)), ..FaultPlan::default() });
+        assert_eq!(create_anew(&disk, "b").expect_err("refused").kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_quota_and_a_full_disk_are_no_space_and_nothing_else_is() {
+        let is_no_space = |errno: i32| is_no_space(&io::Error::from_raw_os_error(errno));
+        assert!(is_no_space(libc::ENOSPC) && is_no_space(libc::EDQUOT));
+        assert!(![libc::EIO, libc::EROFS, libc::EACCES, libc::EFBIG].into_iter().any(is_no_space));
+    }
+}
