@@ -393,7 +393,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::fs::{FakeDisk, FaultPlan};
+    use crate::log::fs::{FakeDisk, FaultPlan, Fs as _};
     use crate::mutation::{Key, Mutation, Value};
 
     fn start(disk: &FakeDisk) -> (Log, Receiver<()>) {
@@ -476,5 +476,99 @@ mod tests {
         assert!(matches!(next(&mut log), Event::Refused(_)));
         disk.plan(FaultPlan::default());
         assert!(matches!(next(&mut log), Event::RoomAgain));
+    }
+
+    fn syncs(log: &Log) -> u64 {
+        let figure = log.stats().into_iter().find(|(name, _)| *name == "log_syncs").expect("a figure").1;
+        figure.parse().expect("a number")
+    }
+
+    #[test]
+    fn what_was_written_is_synced_when_its_interval_is_over_and_not_before() {
+        let disk = FakeDisk::new();
+        let writer = Writer::create(Arc::new(disk.clone()), 1 << 16, 1).expect("a new store");
+        let (mut log, worker) = Log::stepped(writer, SyncPolicy::Every(Duration::from_secs(1)), || ());
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut write = |version, milliseconds| {
+            log.submit(put(version));
+            assert!(worker.step(at(milliseconds)));
+            assert!(matches!(log.event(), Some(Event::Committed { .. })));
+            syncs(&log)
+        };
+        assert_eq!(write(1, 0), 0);
+        assert_eq!(write(2, 900), 0, "the interval is that of the first one");
+        assert_eq!(locked(&worker.0.committer).patience(at(950)), Some(Duration::from_millis(50)));
+        assert!(worker.step(at(999)));
+        assert_eq!(syncs(&log), 0);
+        assert!(worker.step(at(1000)));
+        assert_eq!((syncs(&log), locked(&worker.0.committer).patience(at(1000))), (1, None));
+        // Batch after batch leaves the thread no time of its own.
+        let mut write = |version, milliseconds| {
+            log.submit(put(version));
+            assert!(worker.step(at(milliseconds)));
+            syncs(&log)
+        };
+        assert_eq!((write(3, 5000), write(4, 5999), write(5, 6000), write(6, 6500)), (1, 1, 2, 2));
+    }
+
+    #[test]
+    fn an_interval_needs_no_more_writes_to_be_over() {
+        let writer = Writer::create(Arc::new(FakeDisk::new()), 1 << 16, 1).expect("a new store");
+        let counters = {
+            let (mut log, worker) = Log::joined(writer, SyncPolicy::Every(Duration::from_millis(1)), || ());
+            log.submit(put(1));
+            // The first one of a start is durable at once.
+            log.submit(put(2));
+            let counters = Arc::clone(&log.counters);
+            let thread = std::thread::spawn(move || worker.run());
+            while counters.syncs.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            drop(log);
+            thread.join().expect("an orderly end");
+            counters
+        };
+        assert_eq!(counters.syncs.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn the_reserve_is_there_before_the_first_batch() {
+        let disk = FakeDisk::new();
+        let writer = Writer::create(Arc::new(disk.clone()), 1 << 16, 1).expect("a new store");
+        let sizes = || {
+            let mut names = disk.list().expect("listed");
+            names.sort();
+            names.iter().map(|name| disk.file_len(name).expect("a file")).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(), [1 << 16]);
+        let (_log, _worker) = Log::stepped(writer, SyncPolicy::Always, || ());
+        assert_eq!(sizes(), [1 << 16, 1 << 16], "the active segment and the spare");
+    }
+
+    #[test]
+    fn what_is_lent_is_not_given_to_batches_and_comes_back() {
+        let disk = FakeDisk::new();
+        let writer = Writer::create(Arc::new(disk.clone()), 1 << 16, 1).expect("a new store");
+        let (mut log, worker) = Log::stepped(writer, SyncPolicy::Always, || ());
+        let used = || disk.list().expect("listed").iter().map(|name| disk.file_len(name).expect("a file")).sum::<u64>();
+        let whole = used();
+        log.lend(10_000);
+        assert!(worker.step(Instant::now()));
+        assert!(matches!(log.event(), Some(Event::Lent)));
+        assert_eq!(used(), whole - 10_000);
+        log.take_back();
+        assert!(worker.step(Instant::now()) && worker.step(Instant::now()));
+        for version in 1..=2 {
+            let value = Value { bytes: &[1; 60_000], flags: 0, deadline: 0 };
+            let mut large = Batch::default();
+            large.push(version, &Mutation::Put { key: Key::bytes(b"k"), value });
+            large.end_group();
+            large.stamp(1, version + 1);
+            log.submit(large);
+            assert!(worker.step(Instant::now()));
+            assert!(matches!(log.event(), Some(Event::Committed { .. })), "batch {version}");
+        }
+        assert!(used() >= whole);
     }
 }
