@@ -498,4 +498,44 @@ mod tests {
         assert!(batch.is_empty() && batch.frees_room());
         assert_eq!((batch.byte_len(), batch.last_version()), (BATCH_HEADER, 0));
     }
+
+    #[test]
+    fn what_was_summed_right_and_put_together_wrong_is_no_batch() {
+        let value = Value { bytes: b"v", flags: 0, deadline: 0 };
+        let decoded = |versions: [u64; 2], next_version: u64, spoil: fn(&mut Batch)| {
+            let mut batch = Batch::default();
+            for version in versions {
+                batch.push(version, &Mutation::Put { key: Key::bytes(b"k"), value });
+            }
+            batch.end_group();
+            batch.stamp(1, next_version);
+            spoil(&mut batch);
+            let (bytes, _) = batch.seal(seed(), POSITION, link(), Durable::default());
+            VerifiedBatch::decode(bytes, seed(), POSITION, link()).map(|batch| batch.records().count())
+        };
+        let wrong = Err(BatchFault::Body);
+        assert_eq!(decoded([5, 6], 7, |_| ()), Ok(2));
+        assert_eq!(decoded([5, 5], 7, |_| ()), wrong, "a version twice");
+        assert_eq!(decoded([5, 4], 7, |_| ()), wrong, "a version that falls");
+        assert_eq!(decoded([5, 6], 6, |_| ()), wrong, "a version that is still to be handed out");
+        assert_eq!(
+            decoded([5, 6], 7, |batch| batch.bytes[batch.last_record + 17] &= !2),
+            wrong,
+            "a group without an end"
+        );
+        assert_eq!(decoded([5, 6], 7, |batch| batch.bytes[batch.last_record + 17] |= 1), wrong, "one within another");
+        assert_eq!(
+            decoded([5, 6], 7, |batch| batch.bytes[BATCH_HEADER + 17] |= 2),
+            wrong,
+            "a group without a beginning"
+        );
+        assert_eq!(decoded([5, 6], 7, |batch| batch.records = 3), wrong, "a record too few");
+        assert_eq!(decoded([5, 6], 7, |batch| batch.kind = BatchKind::CleanStop), wrong, "a stop with records");
+        let nothing = |mut batch: Batch| {
+            batch.stamp(1, 7);
+            let (bytes, _) = batch.seal(seed(), POSITION, link(), Durable::default());
+            VerifiedBatch::decode(bytes, seed(), POSITION, link()).is_ok()
+        };
+        assert!(nothing(Batch::clean_stop()) && !nothing(Batch::default()), "only a stop has no records");
+    }
 }

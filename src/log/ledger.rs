@@ -241,4 +241,14 @@ mod tests {
         ledger.replaced(1, 3, 6000, puts(23));
         assert_eq!((ledger.segments().len(), ledger.segments()[0].live, ledger.segments()[0].first), (2, 23, 1));
     }
+
+    #[test]
+    fn one_segment_is_spoiled_and_no_other() {
+        let usage = |number| Usage { first: number, number, versions_from: number, bytes: 5000, ..Usage::default() };
+        let mut ledger = Ledger::new(vec![usage(1), usage(3), usage(4)]);
+        ledger.spoiled(3);
+        ledger.spoiled(2);
+        let spoiled: Vec<_> = ledger.segments().iter().map(|usage| usage.spoiled).collect();
+        assert_eq!(spoiled, [false, true, false]);
+    }
 }

@@ -323,4 +323,19 @@ mod tests {
     fn zeros_are_never_a_record() {
         assert!(decode(&[0; 64], seed(), 4096).is_err());
     }
+
+    #[test]
+    fn what_is_summed_right_and_says_what_no_record_says_is_refused() {
+        let changed = |at: usize, byte: u8| {
+            let mut bytes = sealed(&put_mutation(), 4096);
+            bytes[at] = byte;
+            seal(&mut bytes, seed(), 4096);
+            decode(&bytes, seed(), 4096).map(|record| (record.version, record.first, record.last))
+        };
+        assert_eq!(changed(8, 7), Ok((7, true, true)));
+        assert_eq!(changed(17, 0), Ok((9, false, false)));
+        for (at, byte) in [(8, 0), (16, 0), (16, 4), (17, 4), (17, 7), (17, 0x80), (18, 1), (19, 1), (20, 2)] {
+            assert_eq!(changed(at, byte), Err(RecordFault::Payload), "{byte} at {at}");
+        }
+    }
 }

@@ -346,4 +346,11 @@ mod tests {
         assert_eq!(FileRole::of("segment-00000000000000000007.log.torn-tail-at-4096"), FileRole::Saved);
         assert_eq!(FileRole::of("LOCK"), FileRole::Stranger);
     }
+
+    #[test]
+    fn the_generation_is_that_of_the_compaction() {
+        let kind = |generation| SegmentKind::Compacted(Compacted { first: 1, generation, length: 70_000 });
+        assert_eq!(header().generation(), 0);
+        assert_eq!(SegmentHeader { kind: kind(2), ..header() }.generation(), 2);
+    }
 }

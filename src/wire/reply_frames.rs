@@ -211,6 +211,7 @@ mod tests {
         assert_eq!((parcel.len(), parcel.bytes()), (5, 3 * LARGE_FRAME + 5 * 2 + 3));
         assert_eq!(parcel.next(), Some(Frame::Small(b"")));
         assert_eq!(parcel.next(), Some(Frame::Large(vec![7; LARGE_FRAME])));
+        assert_eq!((parcel.len(), parcel.bytes()), (3, 2 * LARGE_FRAME + 3 * 2 + 3));
         assert_eq!(parcel.next(), Some(Frame::Small(&[8; LARGE_FRAME - 1])));
         assert_eq!(parcel.next(), Some(Frame::Large(vec![9; LARGE_FRAME + 1])));
         assert_eq!((parcel.len(), parcel.bytes()), (1, 5));

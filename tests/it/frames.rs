@@ -150,6 +150,8 @@ fn scan_and_flush_have_options() {
     let long = "p".repeat(MAX_KEY + 1);
     refuses(&format!("SCAN 0 PREFIX {long}"), ErrorCode::TooBig, "prefix of 65537 bytes");
     refuses(&format!("FLUSH PREFIX {long}"), ErrorCode::TooBig, "prefix of 65537 bytes");
+    let longest = &long[1..];
+    accepts(&format!("FLUSH PREFIX {longest}"), &Command::Flush { prefix: Some(longest.as_bytes()) });
 }
 
 #[test]

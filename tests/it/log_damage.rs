@@ -2,10 +2,11 @@
 //! zeros from every byte on. The result is a prefix or a refusal, and a refusal changes nothing.
 
 use crate::log_store::{Group, SEGMENT_SIZE, Written, batch_of, commit, open, prefix_groups, workload};
-use kvd::log::fs::{Crash, FakeDisk, Fs as _};
+use kvd::log::fs::{Crash, FakeDisk, FaultPlan, Fs as _};
 use kvd::log::scan::Fault;
 use kvd::log::segment::{SEGMENT_HEADER, file_name};
-use kvd::log::{LogError, SyncPolicy, Unread};
+use kvd::log::{LogError, LogOptions, SyncPolicy, Unread};
+use std::sync::Arc;
 
 /// A store of several segments that was killed, and what it holds.
 fn killed_store(batches: u64) -> (FakeDisk, Vec<Vec<Group>>) {
@@ -102,6 +103,51 @@ fn row_5_a_torn_tail_is_cut_kept_beside_the_log_and_gone_from_it() {
     let after = disk.crash(Crash::LoseAll).read(&file_name(number)).unwrap();
     assert!(after[cut..].iter().all(|byte| *byte == 0), "bytes past the cut are still there");
     assert_eq!(disk.read(&saved[0]).unwrap().len(), end - cut);
+}
+
+#[test]
+fn row_5_a_torn_tail_is_kept_whole_or_not_cut_however_little_room_there_is() {
+    let (torn, written) = killed_store(3);
+    let (number, end) = journal(&torn);
+    change(&torn, number, |bytes| bytes[end - 10] ^= 1);
+    let groups = written.iter().flatten().count();
+    let used = torn.list().unwrap().iter().map(|name| torn.file_len(name).unwrap()).sum::<u64>();
+    let tails = |disk: &FakeDisk| {
+        let names = disk.list().unwrap().into_iter().filter(|name| name.contains("torn-tail-at-"));
+        names.map(|name| disk.read(&name).unwrap()).collect::<Vec<_>>()
+    };
+    let expected = {
+        let disk = torn.crash(Crash::KeepAll);
+        open(&disk).unwrap();
+        tails(&disk).pop().expect("a tail")
+    };
+    assert!(expected.len() > 100);
+    let (mut refused, mut opened) = (0, 0);
+    for capacity in (used - 2 * SEGMENT_SIZE..used + SEGMENT_SIZE).step_by(16) {
+        let disk = torn.crash(Crash::KeepAll);
+        disk.plan(FaultPlan { capacity: Some(capacity), ..FaultPlan::default() });
+        match open(&disk) {
+            Ok(_) => opened += 1,
+            Err(LogError::Io { .. }) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+        disk.plan(FaultPlan::default());
+        assert_eq!(prefix_groups(&open(&disk).unwrap().records, &written), groups - 3, "room for {capacity} bytes");
+        assert!(tails(&disk).contains(&expected), "room for {capacity} bytes");
+    }
+    assert!(refused > 0 && opened > 0, "{refused} refused, {opened} opened");
+}
+
+#[test]
+fn a_store_keeps_its_identity_and_no_other_has_it() {
+    let identity = |disk: &FakeDisk| {
+        let options = LogOptions { segment_size: SEGMENT_SIZE, sync: SyncPolicy::Always, threads: 2 };
+        Unread::open(Arc::new(disk.clone()), options).unwrap().identity()
+    };
+    let (one, other) = (killed_store(3).0, killed_store(3).0);
+    assert_eq!(identity(&one), identity(&one));
+    assert_eq!(identity(&one), identity(&one.crash(Crash::KeepAll)));
+    assert_ne!(identity(&one), identity(&other));
 }
 
 #[test]

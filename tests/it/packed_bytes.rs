@@ -3,8 +3,8 @@
 
 use crate::packed_codec::{Told, message, replies};
 use kvd::command::{
-    Command, Condition, DEFAULT_SCAN_COUNT, End, ErrorCode, Expiry, Limits, MAX_BODY_FRAMES, MAX_KEY,
-    MAX_PACKED_COMMANDS, MAX_SCAN_COUNT, Reply, SetOptions,
+    COUNT_WEIGHT, Command, Condition, DEFAULT_SCAN_COUNT, End, ErrorCode, Expiry, Limits, MAX_BODY_FRAMES, MAX_KEY,
+    MAX_PACKED_COMMANDS, MAX_SCAN_COUNT, Reply, SCAN_WEIGHT, SetOptions,
 };
 use kvd::mutation::{Key, PICKLED};
 use kvd::wire::{WireError, packed};
@@ -135,6 +135,27 @@ fn bytes_that_are_no_list_are_refused_as_a_whole() {
     refused(&[0x01, 1, 2, 1, b'k', 0, 0, 0, 253, 0, 0, 0, 0, 0, 0, 0, 0], BadArgument, &[choice]);
     refused(&[0x01, 251, 0x01, 0x10], TooBig, &["4097", "4096"]);
     refused(&[0x01, 253, 255, 255, 255, 255, 255, 255, 255, 255], TooBig, &["4096"]);
+}
+
+#[test]
+fn a_message_weighs_what_its_commands_do() {
+    let weight = |commands: &[Command<'_>]| {
+        packed::decode(&message(commands), &LIMITS).map(|commands| commands.weight()).expect("a list")
+    };
+    let three = vec![K; 3];
+    for (command, of_one) in [
+        (Command::Get { key: K }, 1),
+        (Command::GetMany { keys: three.clone() }, 4),
+        (Command::Exists { keys: three.clone() }, 4),
+        (Command::Delete { keys: three }, 4),
+        (Command::SetMany { pairs: vec![(K, b""); 2] }, 3),
+        (Command::Scan { cursor: 0, prefix: b"", count: 1 }, 1 + SCAN_WEIGHT),
+        (Command::Count, 1 + COUNT_WEIGHT),
+        (Command::Flush { prefix: None }, 1 + COUNT_WEIGHT),
+        (Command::Stats, 1 + COUNT_WEIGHT),
+    ] {
+        assert_eq!(weight(&[Command::Ping, command.clone(), command.clone()]), 1 + 2 * of_one, "{command:?}");
+    }
 }
 
 #[test]

@@ -84,3 +84,32 @@ fn survivor<'a>(mutation: &Mutation<'a>, fate: Option<Fate>, keep_removals: bool
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutation::{Key, Value};
+
+    #[test]
+    fn what_is_kept_of_a_record() {
+        let key = Key::bytes(b"k");
+        let put = |deadline| Mutation::Put { key, value: Value { bytes: b"v", flags: 1, deadline } };
+        let (remove, flush) = (Mutation::Remove { key }, Mutation::Flush { prefix: None });
+        // What may be left of an expired value in an older segment must stay hidden.
+        for (record, fate, with_removals, without) in [
+            (put(0), Some(Fate::Live), Some(put(0)), Some(put(0))),
+            (put(5), Some(Fate::Live), Some(put(5)), Some(put(5))),
+            (put(0), Some(Fate::Superseded), None, None),
+            (put(5), Some(Fate::Superseded), None, None),
+            (put(0), Some(Fate::Absent), None, None),
+            (put(5), Some(Fate::Absent), Some(remove), None),
+            (remove, Some(Fate::Absent), Some(remove), None),
+            (remove, Some(Fate::Superseded), None, None),
+            (remove, Some(Fate::Live), None, None),
+            (flush, None, Some(flush), None),
+        ] {
+            assert_eq!(survivor(&record, fate, true), with_removals, "{record:?}, {fate:?}");
+            assert_eq!(survivor(&record, fate, false), without, "{record:?}, {fate:?}");
+        }
+    }
+}

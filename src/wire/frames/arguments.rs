@@ -118,3 +118,15 @@ pub fn set_options<F: Deref<Target = [u8]>>(frames: &[F]) -> Result<SetOptions, 
         flags: flags.unwrap_or(0) | pickled.unwrap_or(0),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_error_repeats_is_cut_after_32_bytes() {
+        assert_eq!(quote(b"a\nb\xff"), r#""a\nb\xff""#);
+        assert_eq!(quote(&[b'x'; 32]), format!("\"{}\"", "x".repeat(32)));
+        assert_eq!(quote(&[b'x'; 33]), format!("\"{}...\"", "x".repeat(32)));
+    }
+}
