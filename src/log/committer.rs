@@ -560,7 +560,7 @@ mod tests {
         log.take_back();
         assert!(worker.step(Instant::now()) && worker.step(Instant::now()));
         for version in 1..=2 {
-            let value = Value { bytes: &[1; 60_000], flags: 0, deadline: 0 };
+            let value = Value { bytes: &vec![1; 60_000], flags: 0, deadline: 0 };
             let mut large = Batch::default();
             large.push(version, &Mutation::Put { key: Key::bytes(b"k"), value });
             large.end_group();
