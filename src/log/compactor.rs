@@ -330,4 +330,35 @@ mod tests {
         let names = crate::log::fs::Fs::list(&disk).expect("names");
         assert!(names.iter().all(|name| !name.contains("tmp")), "{names:?}");
     }
+
+    #[test]
+    fn it_keeps_the_pace_that_it_is_given() {
+        let (_, requests) = channel();
+        let (reports, _) = channel();
+        let shared = Arc::new(Shared { rate: AtomicU64::new(1_000_000), ..Shared::default() });
+        let fs = Arc::new(FakeDisk::new());
+        let mut worker =
+            Worker { fs, requests, reports, wake: || (), shared: Arc::clone(&shared), breath: BREATH, free_at: None };
+        let start = Instant::now();
+        for _ in 0..3 {
+            assert!(worker.moved(50_000).is_ok());
+        }
+        assert!(start.elapsed() >= Duration::from_millis(150), "150 kB at 1 MB/s in {:?}", start.elapsed());
+        shared.rate.store(UNPACED, Ordering::Relaxed);
+        assert!(worker.moved(u64::MAX).is_ok());
+        shared.stop.store(true, Ordering::Relaxed);
+        assert!(worker.moved(1).is_err());
+    }
+
+    #[test]
+    fn a_new_pace_holds_at_once() {
+        let disk = disk(1);
+        let (mut compactor, woken) = compactor(&disk);
+        // One byte a second: the first batch takes minutes.
+        compactor.set_rate(1);
+        compactor.begin(RUN, vec![1]);
+        assert!(woken.recv_timeout(Duration::from_millis(100)).is_err());
+        compactor.set_rate(UNPACED);
+        assert!(matches!(next(&mut compactor, &woken), Report::Ask(_)));
+    }
 }

@@ -222,6 +222,7 @@ mod tests {
     fn frames_can_be_taken_as_bytes_and_put_together_again() {
         let mut reply = small_and_large();
         let mut large = VecDeque::new();
+        assert!(!reply.is_empty());
         let (bytes, count) = (reply.large_bytes(), reply.len());
         let packed = reply.take(&mut large);
         assert!(reply.is_empty() && reply.packed().is_empty() && reply.large_bytes() == 0);
