@@ -57,18 +57,17 @@ check: ## Formatting, lints and documentation, warnings denied.
 unit-tests: ## Unit and integration tests.
 	KVD_PYTHON="$(CURDIR)/$(PYTHON)" cargo nextest run --locked
 	cargo nextest run --locked $(FAULT_POINTS) --test it -E 'test(fault_points)'
-	cargo bench --locked --bench peers -- --smoke --servers kvd,bare
+	cargo bench --locked --profile dev --bench peers -- --smoke --servers kvd,bare
 
 doc-tests: ## The examples in the documentation.
 	cargo test --locked --doc
 
-fuzz: ## Run each fuzz target for SECONDS_PER_TARGET seconds (30).
-	@for target in $(FUZZ_TARGETS); do \
-	    mkdir -p fuzz/corpus/$$target; \
-	    echo "fuzzing $$target for $(SECONDS_PER_TARGET) s"; \
-	    cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target fuzz/minimised/$$target -- \
-	        -max_total_time=$(SECONDS_PER_TARGET) -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1; \
-	done
+fuzz: ## Run each fuzz target for SECONDS_PER_TARGET seconds (30), as many at a time as there are processors.
+	cargo +nightly fuzz build
+	@mkdir -p $(FUZZ_TARGETS:%=fuzz/corpus/%)
+	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P "$$(nproc)" -I TARGET cargo +nightly fuzz run TARGET \
+	    fuzz/corpus/TARGET fuzz/seeds/TARGET fuzz/minimised/TARGET -- \
+	    -max_total_time=$(SECONDS_PER_TARGET) -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1
 
 simulate: setup ## Play SEEDS (10,000) of the simulation, from SEED (0) on.
 	KVD_SEED=$(SEED) KVD_SEEDS=$(SEEDS) cargo test --release --locked --lib simulation::whatever -- --nocapture
