@@ -294,7 +294,7 @@ fn the_reserve_outlives_a_restart_on_a_full_disk() {
     // Somebody else takes whatever is left, and what a start would give up for a moment.
     let found = disk.crash(Crash::KeepAll);
     let held: usize = found.list().unwrap().iter().map(|name| found.read(name).unwrap().len()).sum();
-    found.plan(FaultPlan { capacity: Some(held as u64), ..full });
+    found.plan(FaultPlan { capacity: Some(held as u64 / 2), ..full });
     let opened = open(&found).unwrap();
     let mut writer = opened.writer;
     version = opened.recovered.next_version;
