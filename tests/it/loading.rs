@@ -190,6 +190,35 @@ fn flags_may_come_from_the_environment() {
 }
 
 #[test]
+fn a_directory_may_be_told_from_where_kvd_runs() {
+    let store = Store::new();
+    let here = store.beside("here");
+    std::fs::create_dir(&here).expect("a directory");
+    for (directory, segment) in [("data", "data"), ("./more/data", "more/data")] {
+        let launch = store.launch().without_data_dir().option("--data-dir", directory);
+        let daemon = launch.under(&["env".as_ref(), "-C".as_ref(), here.as_os_str()]).start();
+        assert!(daemon.client().say("SET k v").starts_with("OK "));
+        assert!(here.join(segment).join("LOCK").exists(), "{directory}");
+    }
+}
+
+#[test]
+fn what_is_not_its_own_is_told_and_left_alone_and_its_own_is_not_told() {
+    let store = Store::new();
+    store.start().kill();
+    let told = |store: &Store| {
+        let daemon = store.launch().option("--log-level", "info").start();
+        let stderr = daemon.terminate().stderr;
+        stderr.lines().filter(|line| line.contains("not kvd's")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&store), [] as [String; 0]);
+    std::fs::write(store.path().join("notes.txt"), "mine").expect("written");
+    let lines = told(&store);
+    assert!(lines.len() == 1 && lines[0].contains("notes.txt"), "{lines:?}");
+    assert_eq!(std::fs::read(store.path().join("notes.txt")).expect("there"), b"mine");
+}
+
+#[test]
 fn addresses_that_others_can_reach_need_a_flag() {
     let store = Store::new();
     for endpoint in ["tcp://0.0.0.0:*", "tcp://*:*", "tcp://[::]:*"] {
