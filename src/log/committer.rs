@@ -1,28 +1,24 @@
-//! The log thread: group commit off the engine's thread, so that reads go on while a sync runs.
+//! Group commit: what is done with a batch, and when with all of them.
 //!
-//! Knows when to sync and what to tell whom. Does not know the order of file operations ([`super::writer`]) or who is
-//! waiting for a batch.
+//! Knows when to sync, and when to look for room. Does not know the order of file operations ([`super::writer`]), whose thread
+//! it is on, or who waits for a batch.
 //!
 //! While one batch is written and synced the next one forms at the caller's; that is the whole of group commit.
 //! One batch is here at a time, so that a batch which finds no room takes down exactly what was evaluated on top of it.
-//!
-//! Where a batch can't be made larger by waiting, because one client alone waits for it, the caller may commit it on its own
-//! thread: that spares it two wake-ups.
 
 use super::batch::Batch;
 use super::error::LogError;
 use super::policy::SyncPolicy;
 use super::writer::{AppendError, Writer};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How often a full disk is looked at for new room.
 const ROOM_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the log thread reports.
+/// What comes of it.
 #[derive(Debug)]
 pub enum Event {
     /// The submitted batch is committed as the policy wants it.
@@ -37,18 +33,20 @@ pub enum Event {
     Refused(Batch),
     /// There is room again for batches that store.
     RoomAgain,
-    /// What of the reserve was asked for is given up.
-    Lent,
+    /// Whether what was asked for of the reserve is given up.
+    Lent(bool),
     /// The sync that was asked for is done: every batch committed before it is on disk.
     Synced,
     /// Nothing more can be promised: acknowledge nothing and exit non-zero.
     Failed(LogError),
 }
 
-enum Request {
+/// What it is asked for.
+#[derive(Debug)]
+pub(super) enum Request {
     Append(Batch),
     Sync,
-    Lend(u64),
+    Lend(RangeInclusive<u64>),
     TakeBack,
     /// Something was done on another thread: what is due when may have changed.
     LookAgain,
@@ -56,210 +54,18 @@ enum Request {
 
 /// Counters that the thread keeps, for whoever shows them.
 #[derive(Debug, Default)]
-struct Counters {
-    batches: AtomicU64,
-    bytes: AtomicU64,
-    syncs: AtomicU64,
-    refused: AtomicU64,
-    active_segment: AtomicU64,
-    durable_version: AtomicU64,
-}
-
-/// The handle of the log thread. It is ended by [`Log::finish`], or left behind when the process exits.
-#[derive(Debug)]
-pub struct Log {
-    requests: Sender<Request>,
-    events: Receiver<Event>,
-    /// The event of a batch that was committed on the caller's thread.
-    event_here: Option<Event>,
-    committer: Arc<Mutex<Committer>>,
-    counters: Arc<Counters>,
-    /// `None` where somebody else does its work, step by step.
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Log {
-    /// Starts the thread. `wake` is called after each event was queued, on the log thread.
-    ///
-    /// # Errors
-    /// What the system says when it can't make a thread.
-    pub fn start(writer: Writer, policy: SyncPolicy, wake: impl Fn() + Send + 'static) -> std::io::Result<Log> {
-        let (log, worker) = Log::joined(writer, policy, wake);
-        let thread = std::thread::Builder::new().name("log".into()).spawn(move || worker.run())?;
-        Ok(Log { thread: Some(thread), ..log })
-    }
-
-    /// The handle, and who does the work.
-    fn joined<W: Fn()>(writer: Writer, policy: SyncPolicy, wake: W) -> (Log, Worker<W>) {
-        let (requests, received) = channel();
-        let (reports, events) = channel();
-        let counters = Arc::new(Counters::default());
-        let counted = Arc::clone(&counters);
-        let committer = Committer { writer, policy, counters: counted, sync_due: None, lacking: None, is_sound: true };
-        committer.publish();
-        let committer = Arc::new(Mutex::new(committer));
-        let worker = Worker { committer: Arc::clone(&committer), requests: received, reports, wake };
-        (Log { requests, events, event_here: None, committer, counters, thread: None }, worker)
-    }
-
-    /// Hands a batch over, stamped. One at a time: not before the event of the last one.
-    pub fn submit(&mut self, batch: Batch) {
-        self.request(Request::Append(batch));
-    }
-
-    /// Commits a batch, stamped, on this thread, which waits for the disk meanwhile. Its event is the next one. To be called
-    /// where [`Log::submit`] could be.
-    pub fn commit_here(&mut self, batch: Batch, now: Instant) {
-        let Ok(mut committer) = self.committer.try_lock() else { return self.submit(batch) };
-        if !committer.is_sound {
-            // The thread has told why, or is about to.
-            return;
-        }
-        let event = committer.serve(Request::Append(batch), now).unwrap_or_else(|error| Some(Event::Failed(error)));
-        if matches!(event, Some(Event::Refused(_))) {
-            // The thread has to look for room from now on.
-            self.request(Request::LookAgain);
-        }
-        self.event_here = event;
-    }
-
-    /// Asks for a sync of everything submitted before, whatever the policy. [`Event::Synced`] answers.
-    pub fn sync(&mut self) {
-        self.request(Request::Sync);
-    }
-
-    /// Asks for so many bytes of the reserve, for a compaction on a disk that is full. [`Event::Lent`] answers. No batch that
-    /// stores finds room before [`Log::take_back`].
-    pub fn lend(&mut self, bytes: u64) {
-        self.request(Request::Lend(bytes));
-    }
-
-    /// What was lent is not needed any more.
-    pub fn take_back(&mut self) {
-        self.request(Request::TakeBack);
-    }
-
-    /// The next event, if there is one. Never blocks. A thread that ended without being asked to is an
-    /// [`Event::Failed`].
-    pub fn event(&mut self) -> Option<Event> {
-        if let Some(event) = self.event_here.take() {
-            return Some(event);
-        }
-        match self.events.try_recv() {
-            Ok(event) => Some(event),
-            Err(std::sync::mpsc::TryRecvError::Empty) => None,
-            Err(std::sync::mpsc::TryRecvError::Disconnected) => Some(Event::Failed(LogError::ThreadGone)),
-        }
-    }
-
-    /// After the last batch's event: syncs, marks an orderly stop and ends the thread.
-    ///
-    /// # Errors
-    /// What kept the log from being finished. What was acknowledged is safe all the same.
-    pub fn finish(self, now: u64, next_version: u64) -> Result<(), LogError> {
-        let Log { requests, events, committer, thread, .. } = self;
-        drop(requests);
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            return Err(LogError::ThreadGone);
-        }
-        // A sync that came due meanwhile may have failed, which nobody has heard of yet.
-        let failed =
-            events.try_iter().find_map(|event| if let Event::Failed(error) = event { Some(error) } else { None });
-        match failed {
-            Some(error) => Err(error),
-            None => locked(&committer).writer.finish(now, next_version),
-        }
-    }
-
-    /// Figures for `STATS`, each a name and a value.
-    pub fn stats(&self) -> Vec<(&'static str, String)> {
-        let counters = &self.counters;
-        [
-            ("log_batches", &counters.batches),
-            ("log_bytes_written", &counters.bytes),
-            ("log_syncs", &counters.syncs),
-            ("log_batches_refused", &counters.refused),
-            ("log_active_segment", &counters.active_segment),
-            ("durable_version", &counters.durable_version),
-        ]
-        .map(|(name, value)| (name, value.load(Ordering::Relaxed).to_string()))
-        .to_vec()
-    }
-
-    fn request(&self, request: Request) {
-        // If the thread is gone, `event` and `finish` say so.
-        let _ = self.requests.send(request);
-    }
-}
-
-/// Who does what is asked of the log: a thread.
-struct Worker<W: Fn()> {
-    committer: Arc<Mutex<Committer>>,
-    requests: Receiver<Request>,
-    reports: Sender<Event>,
-    wake: W,
-}
-
-impl<W: Fn()> Worker<W> {
-    /// What the thread does until nobody can ask for anything any more, or something fails.
-    fn run(&self) {
-        let mut is_sound = self.begin();
-        while is_sound {
-            let patience = locked(&self.committer).patience(Instant::now());
-            let request = match patience {
-                Some(timeout) => self.requests.recv_timeout(timeout),
-                None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            is_sound = match request {
-                Ok(request) => self.serve(request, Instant::now()),
-                Err(RecvTimeoutError::Timeout) => self.serve(Request::LookAgain, Instant::now()),
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-        }
-    }
-
-    /// The reserve is there before the first batch, so that it can be emptied whatever others store on this disk. Returns
-    /// whether the log can be relied on.
-    fn begin(&self) -> bool {
-        let looked = locked(&self.committer).begin();
-        self.report(looked.map(|()| None))
-    }
-
-    /// Does what is asked. Returns whether the log can be relied on.
-    fn serve(&self, request: Request, now: Instant) -> bool {
-        let done = locked(&self.committer).serve(request, now);
-        self.report(done)
-    }
-
-    fn report(&self, done: Result<Option<Event>, LogError>) -> bool {
-        let event = done.unwrap_or_else(|error| Some(Event::Failed(error)));
-        let is_sound = !matches!(event, Some(Event::Failed(_)));
-        if let Some(event) = event {
-            // Nobody listens any more when the process is on its way out.
-            let _ = self.reports.send(event);
-            (self.wake)();
-        }
-        is_sound
-    }
-}
-
-impl<W: Fn()> Drop for Worker<W> {
-    /// Tells of a panic on the thread. Nobody would be woken by that alone, and who waits for a batch would wait for ever.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.report(Err(LogError::ThreadGone));
-        }
-    }
-}
-
-/// Whoever panicked with it has ended the daemon: [`Log::event`] says so.
-fn locked(committer: &Mutex<Committer>) -> MutexGuard<'_, Committer> {
-    committer.lock().unwrap_or_else(PoisonError::into_inner)
+pub(super) struct Counters {
+    pub(super) batches: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) syncs: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) active_segment: AtomicU64,
+    pub(super) durable_version: AtomicU64,
 }
 
 /// The writer, and when what has to be done with it.
 #[derive(Debug)]
-struct Committer {
+pub(super) struct Committer {
     writer: Writer,
     policy: SyncPolicy,
     counters: Arc<Counters>,
@@ -272,7 +78,19 @@ struct Committer {
 }
 
 impl Committer {
-    fn begin(&mut self) -> Result<(), LogError> {
+    pub(super) fn new(writer: Writer, policy: SyncPolicy, counters: Arc<Counters>) -> Committer {
+        let committer = Committer { writer, policy, counters, sync_due: None, lacking: None, is_sound: true };
+        committer.publish();
+        committer
+    }
+
+    /// Whether it can be relied on.
+    pub(super) fn is_sound(&self) -> bool {
+        self.is_sound
+    }
+
+    /// Makes the reserve whole, so that it is there before the first batch and can be emptied whatever others store on this disk.
+    pub(super) fn begin(&mut self) -> Result<(), LogError> {
         let looked = self.find_room(0);
         self.is_sound = looked.is_ok();
         looked
@@ -285,13 +103,14 @@ impl Committer {
     }
 
     /// How long nothing need be done.
-    fn patience(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn patience(&self, now: Instant) -> Option<Duration> {
         let until_sync = self.sync_due.map(|due| due.saturating_duration_since(now));
         let until_room = self.lacking.map(|_| ROOM_INTERVAL);
         until_sync.into_iter().chain(until_room).min()
     }
 
-    fn serve(&mut self, request: Request, now: Instant) -> Result<Option<Event>, LogError> {
+    /// Does what is asked. After an error nothing can be relied on.
+    pub(super) fn serve(&mut self, request: Request, now: Instant) -> Result<Option<Event>, LogError> {
         if !self.is_sound {
             return Err(LogError::ThreadGone);
         }
@@ -304,7 +123,7 @@ impl Committer {
         match request {
             Request::Append(batch) => self.append(batch, now).map(Some),
             Request::Sync => self.sync().map(|()| Some(Event::Synced)),
-            Request::Lend(bytes) => self.writer.lend(bytes).map(|()| Some(Event::Lent)),
+            Request::Lend(bytes) => self.writer.lend(bytes).map(|lends| Some(Event::Lent(lends))),
             Request::TakeBack => {
                 self.writer.take_back();
                 self.on_time(now)
@@ -362,31 +181,14 @@ impl Committer {
         Ok(self.lacking.is_none().then_some(Event::RoomAgain))
     }
 
+    /// Marks an orderly stop, after everything else.
+    pub(super) fn finish(&mut self, now: u64, next_version: u64) -> Result<(), LogError> {
+        self.writer.finish(now, next_version)
+    }
+
     fn publish(&self) {
         self.counters.active_segment.store(self.writer.active_number(), Ordering::Relaxed);
         self.counters.durable_version.store(self.writer.durable().version, Ordering::Relaxed);
-    }
-}
-
-/// Does the work of the log's thread step by step, for a simulation.
-#[cfg(test)]
-pub struct Stepper<W: Fn()>(Worker<W>);
-
-#[cfg(test)]
-impl<W: Fn()> Stepper<W> {
-    /// Does the next thing that is asked, or else what is due. Returns whether there may be more.
-    pub fn step(&self, now: Instant) -> bool {
-        self.0.serve(self.0.requests.try_recv().unwrap_or(Request::LookAgain), now)
-    }
-}
-
-#[cfg(test)]
-impl Log {
-    /// A log without a thread.
-    pub fn stepped<W: Fn()>(writer: Writer, policy: SyncPolicy, wake: W) -> (Log, Stepper<W>) {
-        let (log, worker) = Log::joined(writer, policy, wake);
-        worker.begin();
-        (log, Stepper(worker))
     }
 }
 
@@ -396,179 +198,108 @@ mod tests {
     use crate::log::fs::{FakeDisk, FaultPlan, Fs as _};
     use crate::mutation::{Key, Mutation, Value};
 
-    fn start(disk: &FakeDisk) -> (Log, Receiver<()>) {
-        let writer = Writer::create(Arc::new(disk.clone()), 8192, 1).expect("a new store");
-        let (rung, woken) = channel();
-        let wake = move || rung.send(()).expect("a test that listens");
-        (Log::start(writer, SyncPolicy::Always, wake).expect("a thread"), woken)
+    const SEGMENT: u64 = 1 << 16;
+
+    fn committer(disk: &FakeDisk, policy: SyncPolicy) -> Committer {
+        let writer = Writer::create(Arc::new(disk.clone()), SEGMENT, 1).expect("a new store");
+        Committer::new(writer, policy, Arc::default())
     }
 
-    fn put(version: u64) -> Batch {
+    fn sizes(disk: &FakeDisk) -> Vec<u64> {
+        disk.list().expect("listed").iter().map(|name| disk.file_len(name).expect("a file")).collect()
+    }
+
+    fn batch(version: u64, mutation: &Mutation<'_>) -> Request {
         let mut batch = Batch::default();
-        let value = Value { bytes: b"v", flags: 0, deadline: 0 };
-        batch.push(version, &Mutation::Put { key: Key::bytes(b"k"), value });
+        batch.push(version, mutation);
         batch.end_group();
         batch.stamp(1, version + 1);
-        batch
+        Request::Append(batch)
     }
 
-    #[test]
-    fn a_batch_can_be_committed_by_whoever_waits_for_it() {
-        let disk = FakeDisk::new();
-        let (mut log, woken) = start(&disk);
-        log.submit(put(1));
-        woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
-        assert!(matches!(log.event(), Some(Event::Committed { .. })));
-        log.commit_here(put(2), Instant::now());
-        assert!(matches!(log.event(), Some(Event::Committed { .. })), "its event is there at once");
-        assert!(woken.try_recv().is_err(), "and nobody had to be woken");
-        let figure = |log: &Log, of| log.stats().into_iter().find(|(name, _)| *name == of).expect("a figure").1;
-        assert_eq!((figure(&log, "log_batches"), figure(&log, "durable_version")), ("2".into(), "2".into()));
-
-        // No room: the thread, which did not meet it, looks for it all the same.
-        disk.plan(FaultPlan { capacity: Some(0), ..FaultPlan::default() });
-        let mut large = put(3);
-        large.push(4, &Mutation::Remove { key: Key::bytes(&vec![7; 60_000]) });
-        large.stamp(1, 5);
-        log.commit_here(large, Instant::now());
-        assert!(matches!(log.event(), Some(Event::Refused(_))));
-        disk.plan(FaultPlan::default());
-        woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
-        assert!(matches!(log.event(), Some(Event::RoomAgain)));
-
-        // A plan counts operations from itself on: the write is the first, its sync the second.
-        disk.plan(FaultPlan { fail: Some((1, std::io::ErrorKind::Other)), ..FaultPlan::default() });
-        log.commit_here(put(5), Instant::now());
-        assert!(matches!(log.event(), Some(Event::Failed(_))), "a sync that failed is the end");
+    fn put(version: u64, length: usize) -> Request {
+        let value = Value { bytes: &vec![1; length], flags: 0, deadline: 0 };
+        batch(version, &Mutation::Put { key: Key::bytes(b"k"), value })
     }
 
-    #[test]
-    fn a_panic_on_the_thread_is_told_at_once() {
-        let writer = Writer::create(Arc::new(FakeDisk::new()), 8192, 1).expect("a new store");
-        let (rung, woken) = channel();
-        let wake = move || {
-            rung.send(()).expect("a test that listens");
-            assert!(std::thread::panicking(), "the first event is the end of the thread");
-        };
-        let mut log = Log::start(writer, SyncPolicy::Always, wake).expect("a thread");
-        log.submit(put(1));
-        for _ in 0..2 {
-            woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
+    fn commits(committer: &mut Committer, request: Request, now: Instant) {
+        let event = committer.serve(request, now).expect("a disk that works");
+        assert!(matches!(event, Some(Event::Committed { .. })), "{event:?}");
+    }
+
+    fn lends(committer: &mut Committer, bytes: RangeInclusive<u64>) -> bool {
+        match committer.serve(Request::Lend(bytes), Instant::now()) {
+            Ok(Some(Event::Lent(lends))) => lends,
+            other => panic!("{other:?}"),
         }
-        assert!(matches!(log.event(), Some(Event::Committed { .. })));
-        assert!(matches!(log.event(), Some(Event::Failed(LogError::ThreadGone))));
-    }
-
-    #[test]
-    fn room_is_looked_for_after_any_refusal() {
-        let disk = FakeDisk::new();
-        let (mut log, woken) = start(&disk);
-        let next = |log: &mut Log| {
-            woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
-            log.event().expect("the event")
-        };
-        // Only a removal, and too large for the reserve.
-        let mut batch = Batch::default();
-        batch.push(1, &Mutation::Remove { key: Key::bytes(&vec![7; 60_000]) });
-        batch.stamp(1, 2);
-        disk.plan(FaultPlan { capacity: Some(0), ..FaultPlan::default() });
-        log.submit(batch);
-        assert!(matches!(next(&mut log), Event::Refused(_)));
-        disk.plan(FaultPlan::default());
-        assert!(matches!(next(&mut log), Event::RoomAgain));
-    }
-
-    fn syncs(log: &Log) -> u64 {
-        let figure = log.stats().into_iter().find(|(name, _)| *name == "log_syncs").expect("a figure").1;
-        figure.parse().expect("a number")
     }
 
     #[test]
     fn what_was_written_is_synced_when_its_interval_is_over_and_not_before() {
-        let disk = FakeDisk::new();
-        let writer = Writer::create(Arc::new(disk.clone()), 1 << 16, 1).expect("a new store");
-        let (mut log, worker) = Log::stepped(writer, SyncPolicy::Every(Duration::from_secs(1)), || ());
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut write = |version, milliseconds| {
-            log.submit(put(version));
-            assert!(worker.step(at(milliseconds)));
-            assert!(matches!(log.event(), Some(Event::Committed { .. })));
-            syncs(&log)
-        };
-        assert_eq!(write(1, 0), 0);
-        assert_eq!(write(2, 900), 0, "the interval is that of the first one");
-        assert_eq!(locked(&worker.0.committer).patience(at(950)), Some(Duration::from_millis(50)));
-        assert!(worker.step(at(999)));
-        assert_eq!(syncs(&log), 0);
-        assert!(worker.step(at(1000)));
-        assert_eq!((syncs(&log), locked(&worker.0.committer).patience(at(1000))), (1, None));
-        // Batch after batch leaves the thread no time of its own.
-        let mut write = |version, milliseconds| {
-            log.submit(put(version));
-            assert!(worker.step(at(milliseconds)));
-            syncs(&log)
-        };
-        assert_eq!((write(3, 5000), write(4, 5999), write(5, 6000), write(6, 6500)), (1, 1, 2, 2));
-    }
-
-    #[test]
-    fn an_interval_needs_no_more_writes_to_be_over() {
-        let writer = Writer::create(Arc::new(FakeDisk::new()), 1 << 16, 1).expect("a new store");
-        let counters = {
-            let (mut log, worker) = Log::joined(writer, SyncPolicy::Every(Duration::from_millis(1)), || ());
-            log.submit(put(1));
-            // The first one of a start is durable at once.
-            log.submit(put(2));
-            let counters = Arc::clone(&log.counters);
-            let thread = std::thread::spawn(move || worker.run());
-            while counters.syncs.load(Ordering::Relaxed) == 0 {
-                std::thread::yield_now();
-            }
-            drop(log);
-            thread.join().expect("an orderly end");
-            counters
-        };
-        assert_eq!(counters.syncs.load(Ordering::Relaxed), 1);
+        let mut committer = committer(&FakeDisk::new(), SyncPolicy::Every(Duration::from_secs(1)));
+        let counters = Arc::clone(&committer.counters);
+        let syncs = || counters.syncs.load(Ordering::Relaxed);
+        // The first batch of a start is durable at once.
+        commits(&mut committer, put(1, 1), at(0));
+        commits(&mut committer, put(2, 1), at(900));
+        assert_eq!((syncs(), committer.patience(at(950))), (0, Some(Duration::from_millis(50))));
+        assert!(matches!(committer.serve(Request::LookAgain, at(999)), Ok(None)));
+        assert_eq!(syncs(), 0);
+        assert!(matches!(committer.serve(Request::LookAgain, at(1000)), Ok(None)));
+        assert_eq!((syncs(), committer.patience(at(1000))), (1, None));
+        // Batch after batch leaves no other time.
+        for (version, milliseconds, expected) in [(3, 5000, 1), (4, 5999, 1), (5, 6000, 2), (6, 6500, 2)] {
+            commits(&mut committer, put(version, 1), at(milliseconds));
+            assert_eq!(syncs(), expected, "at {milliseconds} ms");
+        }
     }
 
     #[test]
     fn the_reserve_is_there_before_the_first_batch() {
         let disk = FakeDisk::new();
-        let writer = Writer::create(Arc::new(disk.clone()), 1 << 16, 1).expect("a new store");
-        let sizes = || {
-            let mut names = disk.list().expect("listed");
-            names.sort();
-            names.iter().map(|name| disk.file_len(name).expect("a file")).collect::<Vec<_>>()
-        };
-        assert_eq!(sizes(), [1 << 16]);
-        let (_log, _worker) = Log::stepped(writer, SyncPolicy::Always, || ());
-        assert_eq!(sizes(), [1 << 16, 1 << 16], "the active segment and the spare");
+        let mut committer = committer(&disk, SyncPolicy::Always);
+        assert_eq!(sizes(&disk), [SEGMENT]);
+        committer.begin().expect("room");
+        assert_eq!(sizes(&disk), [SEGMENT, SEGMENT], "the active segment and the spare");
     }
 
     #[test]
-    fn what_is_lent_is_not_given_to_batches_and_comes_back() {
+    fn what_is_lent_is_given_to_nobody_else_and_comes_back() {
         let disk = FakeDisk::new();
-        let writer = Writer::create(Arc::new(disk.clone()), 1 << 16, 1).expect("a new store");
-        let (mut log, worker) = Log::stepped(writer, SyncPolicy::Always, || ());
-        let used = || disk.list().expect("listed").iter().map(|name| disk.file_len(name).expect("a file")).sum::<u64>();
-        let whole = used();
-        log.lend(10_000);
-        assert!(worker.step(Instant::now()));
-        assert!(matches!(log.event(), Some(Event::Lent)));
-        assert_eq!(used(), whole - 10_000);
-        log.take_back();
-        assert!(worker.step(Instant::now()) && worker.step(Instant::now()));
-        for version in 1..=2 {
-            let value = Value { bytes: &vec![1; 60_000], flags: 0, deadline: 0 };
-            let mut large = Batch::default();
-            large.push(version, &Mutation::Put { key: Key::bytes(b"k"), value });
-            large.end_group();
-            large.stamp(1, version + 1);
-            log.submit(large);
-            assert!(worker.step(Instant::now()));
-            assert!(matches!(log.event(), Some(Event::Committed { .. })), "batch {version}");
-        }
+        let mut committer = committer(&disk, SyncPolicy::Always);
+        committer.begin().expect("room");
+        let used = || sizes(&disk).iter().sum::<u64>();
+        disk.plan(FaultPlan { capacity: Some(used()), ..FaultPlan::default() });
+        let refused = committer.serve(put(1, 70_000), Instant::now());
+        assert!(matches!(refused, Ok(Some(Event::Refused(_)))), "{refused:?}");
+        let (whole, now) = (used(), Instant::now());
+        // Too little helps nobody, and stays.
+        assert!(!lends(&mut committer, 70_000..=90_000) && used() == whole);
+        assert!(lends(&mut committer, 1..=10_000) && used() == whole - 10_000);
+        assert!(lends(&mut committer, 50_000..=90_000) && used() == SEGMENT);
+        disk.plan(FaultPlan::default());
+        assert!(matches!(committer.serve(Request::LookAgain, now), Ok(None)), "there is room, and it is lent");
+        assert!(matches!(committer.serve(Request::TakeBack, now), Ok(Some(Event::RoomAgain))));
         assert!(used() >= whole);
+        commits(&mut committer, put(2, 70_000), now);
+    }
+
+    #[test]
+    fn where_removals_have_used_the_spare_they_keep_what_would_not_do_for_a_loan() {
+        let disk = FakeDisk::new();
+        let mut committer = committer(&disk, SyncPolicy::Always);
+        committer.begin().expect("room");
+        let used = || sizes(&disk).iter().sum::<u64>();
+        disk.plan(FaultPlan { capacity: Some(used()), ..FaultPlan::default() });
+        // Into the spare, and some way on.
+        for version in 1..=80 {
+            let removal = batch(version, &Mutation::Remove { key: Key::bytes(&[7; 1000]) });
+            commits(&mut committer, removal, Instant::now());
+        }
+        let whole = used();
+        assert!(!lends(&mut committer, 50_000..=50_000) && used() == whole);
+        assert!(lends(&mut committer, 20_000..=20_000) && used() == whole - 20_000);
     }
 }

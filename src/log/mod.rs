@@ -4,11 +4,11 @@
 //! knows commands, replies or the table: it is given mutations and gives mutations back.
 //!
 //! ```text
-//!  mutations -> record -> batch -> committer (thread) -> writer -> fs -> disk
-//!                                                                         |
-//!  mutations <------------------ scan <- recovery (all cores) <- segment -+
-//!                                            |
-//!                                          mend (cuts what recovery decided to cut)
+//!  mutations -> record -> batch -> thread -> committer -> writer -> fs -> disk
+//!                                                                          |
+//!  mutations <------------------- scan <- recovery (all cores) <- segment -+
+//!                                             |
+//!                                           mend (cuts what recovery decided to cut)
 //! ```
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -32,18 +32,20 @@ pub mod recovery;
 pub mod salvage;
 pub mod scan;
 pub mod segment;
+mod thread;
 pub mod victims;
 mod writer;
 
 pub use batch::{Batch, Tally};
-pub use committer::{Event, Log};
+pub use committer::Event;
 pub use directory::DataDir;
 pub use error::LogError;
 pub use ledger::{Ledger, Usage};
 pub use open::{LogOptions, Ready, Recovered, UNCLEAN_SKIP, Unread};
 pub use policy::SyncPolicy;
 pub use recovery::Progress;
+pub use thread::Log;
 pub use writer::{AppendError, Writer};
 
 #[cfg(test)]
-pub use committer::Stepper;
+pub use thread::Stepper;

@@ -3,7 +3,6 @@
 //! Knows the order of these steps, and what a start adds of its own: a new store's identity, and the versions that an unclean end
 //! skips. The steps themselves are elsewhere.
 
-use super::committer::Log;
 use super::compactor::Compactor;
 use super::error::LogError;
 use super::fs::Fs;
@@ -11,6 +10,7 @@ use super::ledger::{Ledger, Usage};
 use super::mend;
 use super::policy::SyncPolicy;
 use super::recovery::{self, Apply, Progress, Reading, Survey, Verdict};
+use super::thread::Log;
 use super::writer::{Resume, Writer};
 use crate::fault;
 use std::sync::Arc;

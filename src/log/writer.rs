@@ -23,6 +23,7 @@ use super::fs::{File, Fs, create_anew, is_no_space};
 use super::segment::{SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, unix_milliseconds};
 use crate::fault;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Bytes of blocks that are written ahead at a time.
@@ -233,22 +234,31 @@ impl Writer {
         }
     }
 
-    /// Gives so many bytes up of what is sized ahead, if there are as many, for a compaction on a disk without room: of the
-    /// spare, or, where removals have used that, of the active segment. Until [`Writer::take_back`] they are not missed.
+    /// Gives so many bytes up of what is sized ahead, the most that there are, for a compaction on a disk without room: of the
+    /// spare, or, where removals have used that, of the active segment. Until [`Writer::take_back`] they are not missed. Returns
+    /// whether it does: where there are too few, removals keep them, since they would not help, and others may take them.
     ///
     /// # Errors
     /// What the disk refuses.
-    pub fn lend(&mut self, bytes: u64) -> Result<(), LogError> {
-        self.is_lent = true;
-        if let Some(spare) = &self.spare {
-            let name = file_name(spare.number);
-            let size = spare.file.len().map_err(LogError::io("measure", &name))?;
-            return spare.file.set_len(size.saturating_sub(bytes)).map_err(LogError::io("cut", &name));
-        }
+    pub fn lend(&mut self, bytes: RangeInclusive<u64>) -> Result<bool, LogError> {
         let Active { file, header, end, size, prepared } = &mut self.active;
-        *size = size.saturating_sub(bytes).max(*end);
-        *prepared = (*prepared).min(*size);
-        file.set_len(*size).map_err(LogError::io("cut", &file_name(header.number)))
+        let (lender, number, length, used) = match &self.spare {
+            Some(spare) => {
+                let length = spare.file.len().map_err(LogError::io("measure", &file_name(spare.number)))?;
+                (&spare.file, spare.number, length, 0)
+            }
+            None => (&*file, header.number, *size, *end),
+        };
+        let there_are = length.saturating_sub(used);
+        self.is_lent = there_are >= *bytes.start();
+        if self.is_lent {
+            let left = length - there_are.min(*bytes.end());
+            lender.set_len(left).map_err(LogError::io("cut", &file_name(number)))?;
+            if self.spare.is_none() {
+                (*size, *prepared) = (left, left.min(*prepared));
+            }
+        }
+        Ok(self.is_lent)
     }
 
     /// What was lent is missed again: [`Writer::make_room`] makes the reserve whole.

@@ -14,6 +14,7 @@ use crate::log::victims::{self, Appetite, Run};
 use crate::log::{Ledger, LogError, Tally, record};
 use crate::table::{Entry, Table};
 use rustix::time::{ClockId, clock_gettime};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 /// How long compaction keeps quiet after a start, when caches are cold and clients come back, unless it is urgent.
@@ -36,11 +37,11 @@ struct FullRun {
 }
 
 /// Room on a full disk, which the log has in reserve: a compaction gives back more than it takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Reserve {
     Whole,
     /// A compaction found no room, and would have with so many bytes more.
-    Wanted(u64),
+    Wanted(RangeInclusive<u64>),
     Asked,
     Lent,
     /// It is not needed any more.
@@ -176,17 +177,27 @@ impl Compaction {
         self.compactor.settled();
     }
 
-    /// How many bytes of the log's reserve it needs to go on, asked once.
-    pub fn borrows(&mut self) -> Option<u64> {
-        let Reserve::Wanted(bytes) = self.reserve else { return None };
+    /// How many bytes of the log's reserve it needs to go on, at least and at most, asked once.
+    pub fn borrows(&mut self) -> Option<RangeInclusive<u64>> {
+        let Reserve::Wanted(bytes) = &self.reserve else { return None };
+        let bytes = bytes.clone();
         self.reserve = Reserve::Asked;
         Some(bytes)
     }
 
-    /// That many are given up for it.
-    pub fn lent(&mut self, now: Instant) {
-        self.reserve = Reserve::Lent;
-        self.look_at = now;
+    /// Whether as many are given up for it.
+    pub fn lent(&mut self, lends: bool, now: Instant) {
+        if lends {
+            self.reserve = Reserve::Lent;
+            self.look_at = now;
+        } else {
+            self.reserve = Reserve::Whole;
+        }
+    }
+
+    /// Whether it has what was lent, or will, before anything that is asked of the log from now on.
+    pub fn has_borrowed(&self) -> bool {
+        matches!(self.reserve, Reserve::Asked | Reserve::Lent)
     }
 
     /// Whether it is through with what was lent, told once.
@@ -322,7 +333,7 @@ impl Compaction {
         self.running = None;
         self.look_at = now;
         self.ledger.replaced(run.first, run.last, outcome.length, outcome.tally);
-        self.reserve = match self.reserve {
+        self.reserve = match std::mem::replace(&mut self.reserve, Reserve::Whole) {
             Reserve::Lent => Reserve::Unneeded,
             Reserve::Wanted(_) => Reserve::Whole,
             reserve => reserve,
@@ -340,12 +351,13 @@ impl Compaction {
         );
     }
 
-    /// Bytes that the output of a run takes at most, and what a file takes beside them.
-    fn needed(&self, run: Run) -> u64 {
-        /// A name and an inode: xfs makes 64 of them at a time.
-        const OF_A_FILE: u64 = 256 << 10;
+    /// Bytes that the output of a run takes at most, and what a file takes beside them: a name and an inode, of which xfs makes
+    /// 64 at a time.
+    fn needed(&self, run: Run) -> RangeInclusive<u64> {
+        const OF_A_FILE: RangeInclusive<u64> = 64 << 10..=256 << 10;
         let within = self.ledger.segments().iter().filter(|usage| (run.first..=run.last).contains(&usage.number));
-        within.map(|usage| usage.live_bytes + usage.tally.removal_bytes).sum::<u64>() + OF_A_FILE
+        let output = within.map(|usage| usage.live_bytes + usage.tally.removal_bytes).sum::<u64>();
+        output + OF_A_FILE.start()..=output + OF_A_FILE.end()
     }
 
     fn gave_up(&mut self, run: Run, why: &CompactionError, now: Instant) {
@@ -356,7 +368,7 @@ impl Compaction {
             tracing::error!("{why}. It was found while compacting, which leaves this segment alone from now on");
         } else {
             self.look_at = now + AFTER_NO_SPACE;
-            self.reserve = match (why, self.reserve) {
+            self.reserve = match (why, std::mem::replace(&mut self.reserve, Reserve::Whole)) {
                 (CompactionError::NoSpace, Reserve::Whole) => Reserve::Wanted(self.needed(run)),
                 (_, Reserve::Lent) => Reserve::Unneeded,
                 (_, reserve) => reserve,

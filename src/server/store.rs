@@ -21,6 +21,8 @@ const EFFORT: usize = 64;
 /// How often it is looked whether something has expired.
 const EXPIRY_EVERY: Duration = Duration::from_millis(100);
 
+/// The longest that removals wait for a compaction which has borrowed their reserve.
+const LONGEST_LOAN: Duration = Duration::from_secs(1);
 /// Entries evicted at most for one command, which is more than most commands bring.
 const EVICTIONS: usize = 64;
 /// Entries evicted at most in one pass beside that: after a start with a lower limit, or for a large value.
@@ -153,7 +155,7 @@ impl Store {
                     heard.refused = true;
                 }
                 Event::RoomAgain => self.full = false,
-                Event::Lent => self.compaction.lent(now),
+                Event::Lent(lends) => self.compaction.lent(lends, now),
                 Event::Synced => {
                     self.progress.synced();
                     heard.advanced = true;
@@ -241,11 +243,15 @@ impl Store {
         committed_here
     }
 
-    /// Whether the forming batch waits, so that the log does not outgrow its bound. Removals never wait.
+    /// Whether the forming batch waits, so that the log does not outgrow its bound. Removals wait only for their reserve, where
+    /// that is lent.
     fn is_held_up(&mut self) -> bool {
         let now = self.moment.instant;
-        let delay =
-            if self.forming.frees_room() { None } else { self.compaction.delay(self.forming.byte_len() as u64) };
+        let delay = if self.forming.frees_room() {
+            self.compaction.has_borrowed().then_some(LONGEST_LOAN)
+        } else {
+            self.compaction.delay(self.forming.byte_len() as u64)
+        };
         self.held_until = match (delay, self.held_until) {
             (None, _) => None,
             (Some(delay), None) => Some(now + delay),
