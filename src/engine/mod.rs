@@ -262,6 +262,12 @@ impl Engine {
         &self.table
     }
 
+    /// Whether a TOUCH is pending.
+    #[cfg(test)]
+    pub fn is_touching(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// Whether a read is of something that has expired in the table, and may be kept alive by a pending TOUCH.
     fn may_outlive_its_deadline(&self, command: &Command<'_>, now: u64) -> bool {
         let has_expired =

@@ -407,6 +407,11 @@ impl Store {
     pub fn compaction(&self) -> &Compaction {
         &self.compaction
     }
+
+    /// Whether a TOUCH is pending, so that reads of what has expired wait for it.
+    pub fn is_touching(&self) -> bool {
+        self.engine.is_touching()
+    }
 }
 
 #[cfg(test)]

@@ -121,6 +121,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// Whether a TOUCH is pending, so that reads of what has expired wait for it.
+    pub fn is_touching(&self) -> bool {
+        self.store.is_touching()
+    }
+
     /// Whether the last pass left something for the next one that had arrived.
     pub fn is_amid(&self) -> bool {
         self.reception.is_amid()

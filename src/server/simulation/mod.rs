@@ -246,9 +246,9 @@ impl World {
         let served = turn.is_ok();
         if served {
             for connection in reads {
-                // A pass does so much.
-                let is_left = network.is_underway(connection) || daemon.is_amid();
-                assert!(is_left || network.holds_for(connection), "a read waits for nothing");
+                // A pass does so much, and what has expired may be kept alive by a TOUCH.
+                let may_wait = network.is_underway(connection) || daemon.is_amid() || daemon.is_touching();
+                assert!(may_wait || network.holds_for(connection), "a read waits for nothing");
             }
             daemon.check_replay(&self.disk, self.now);
         }
@@ -419,7 +419,9 @@ fn whatever_happens_every_history_makes_sense() {
         })
     });
     println!("{seeds} seeds from {first} on: {tally:?}");
-    assert!(tally.compactions > 0 && tally.failures > 0 && tally.powerless > 0, "nothing happened: {tally:?}");
+    // A few, as where one is had again, need not have everything.
+    let has_everything = tally.compactions > 0 && tally.failures > 0 && tally.powerless > 0;
+    assert!(has_everything || seeds < 50, "nothing happened: {tally:?}");
 }
 
 /// Tells how to have the seed again, when it fails.
