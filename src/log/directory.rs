@@ -45,11 +45,6 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The disk, seen from here.
     pub fn disk(&self) -> Arc<dyn Fs> {
         Arc::new(Disk::new(&self.path))

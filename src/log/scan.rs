@@ -156,3 +156,28 @@ fn proves_loss(bytes: &[u8], header: &SegmentHeader, report: &SegmentReport) -> 
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_two_faults_are_told_alike() {
+        let batches = [BatchFault::Header, BatchFault::Order, BatchFault::CutShort, BatchFault::Body];
+        let records = [RecordFault::CutShort, RecordFault::Checksum, RecordFault::Payload];
+        let of_batches = batches.into_iter().chain(records.map(|fault| BatchFault::Record(8, fault))).map(Fault::Batch);
+        let others = [
+            Fault::Header,
+            Fault::Gap,
+            Fault::Ends { next: 7, successor: 9 },
+            Fault::Trailing,
+            Fault::TooShort { length: 70_000 },
+        ];
+        let told: BTreeSet<String> = of_batches.chain(others).map(|fault| fault.to_string()).collect();
+        assert_eq!(told.len(), 12, "{told:#?}");
+        for figures in ["8 bytes into", "before batch 7", "with batch 9", "70000 bytes"] {
+            assert!(told.iter().any(|text| text.contains(figures)), "{figures}: {told:#?}");
+        }
+    }
+}

@@ -36,12 +36,7 @@ struct Asked {
 }
 
 impl Questions {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.asked.len()
-    }
-
-    /// None.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.asked.is_empty()
     }
