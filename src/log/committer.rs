@@ -293,13 +293,22 @@ mod tests {
         committer.begin().expect("room");
         let used = || sizes(&disk).iter().sum::<u64>();
         disk.plan(FaultPlan { capacity: Some(used()), ..FaultPlan::default() });
+        let remove = |committer: &mut Committer, versions: RangeInclusive<u64>| {
+            for version in versions {
+                let removal = batch(version, &Mutation::Remove { key: Key::bytes(&[7; 1000]) });
+                commits(committer, removal, Instant::now());
+            }
+        };
         // Into the spare, and some way on.
-        for version in 1..=80 {
-            let removal = batch(version, &Mutation::Remove { key: Key::bytes(&[7; 1000]) });
-            commits(&mut committer, removal, Instant::now());
-        }
+        remove(&mut committer, 1..=80);
+        let refused = committer.serve(put(81, 60_000), Instant::now());
+        assert!(matches!(refused, Ok(Some(Event::Refused(_)))), "{refused:?}");
         let whole = used();
         assert!(!lends(&mut committer, 50_000..=50_000) && used() == whole);
         assert!(lends(&mut committer, 20_000..=20_000) && used() == whole - 20_000);
+        // There is room for a new spare, and none for what the active segment was cut by: removals go on in the spare.
+        disk.plan(FaultPlan { capacity: Some(used() + SEGMENT), ..FaultPlan::default() });
+        assert!(matches!(committer.serve(Request::TakeBack, Instant::now()), Ok(None)));
+        remove(&mut committer, 82..=120);
     }
 }
