@@ -1,7 +1,7 @@
 //! The log after a crash at every single operation, keeping any part of what was not synced: recovery is a prefix that holds
 //! everything acknowledged, it never reads as damage, and the log can be written again.
 
-use crate::log_store::{Group, Written, batch_of, commit, open, prefix_groups, workload};
+use crate::log_store::{Group, SEGMENT_SIZE, Written, batch_of, commit, open, open_with, prefix_groups, workload};
 use kvd::log::fs::{Crash, FakeDisk, FaultPlan, Fs as _};
 use kvd::log::{AppendError, UNCLEAN_SKIP};
 
@@ -172,6 +172,28 @@ fn an_error_from_a_sync_or_a_write_is_final() {
 }
 
 #[test]
+fn a_write_that_is_cut_short_is_refused_and_what_it_left_is_gone() {
+    let (total, mut refusals) = (operations(&workload(14), Sync::EveryBatch), 0);
+    for short in 0..total {
+        let disk = FakeDisk::new();
+        disk.plan(FaultPlan { short: Some(short), ..FaultPlan::default() });
+        // A new store that can't be made is no store.
+        let Ok(opened) = open(&disk) else { continue };
+        let (mut writer, mut accepted) = (opened.writer, Vec::new());
+        for groups in workload(14) {
+            match commit(&mut writer, &groups) {
+                Ok(()) => accepted.extend(groups),
+                Err(AppendError::NoSpace) => refusals += 1,
+                Err(AppendError::Fatal(error)) => panic!("operation {short}: {error}"),
+            }
+        }
+        let found = open(&disk.crash(Crash::LoseAll)).unwrap_or_else(|error| panic!("operation {short}: {error}"));
+        assert!(found.records == accepted.concat(), "operation {short}");
+    }
+    assert!(refusals > 10, "{refusals} were refused");
+}
+
+#[test]
 fn versions_are_never_handed_out_twice() {
     let disk = FakeDisk::new();
     let mut opened = open(&disk).unwrap();
@@ -302,6 +324,28 @@ fn the_reserve_outlives_a_restart_on_a_full_disk() {
         let group = vec![Written::remove(version, &[b'k'; 1500])];
         commit(&mut writer, &[group]).expect("a removal finds the reserve");
         version += 1;
+    }
+}
+
+#[test]
+fn a_spare_that_there_is_no_room_to_make_larger_is_given_up_and_nothing_else() {
+    let disk = FakeDisk::new();
+    let group = vec![Written::put(1, b"k", b"v")];
+    commit(&mut open(&disk).unwrap().writer, std::slice::from_ref(&group)).unwrap();
+    let found = disk.crash(Crash::KeepAll);
+    let spares = |disk: &FakeDisk| {
+        let names = disk.list().unwrap().into_iter();
+        names.filter(|name| disk.read(name).unwrap().iter().all(|byte| *byte == 0)).count()
+    };
+    assert_eq!(spares(&found), 1);
+    let held: usize = found.list().unwrap().iter().map(|name| found.read(name).unwrap().len()).sum();
+    let full = FaultPlan { capacity: Some(held as u64), ..FaultPlan::default() };
+    // As large as it is, it stays; with larger segments it would have to grow.
+    for (size, left) in [(SEGMENT_SIZE, 1), (2 * SEGMENT_SIZE, 0)] {
+        let disk = found.crash(Crash::KeepAll);
+        disk.plan(full.clone());
+        assert_eq!(open_with(&disk, size).unwrap().records, group);
+        assert_eq!(spares(&disk), left, "segments of {size}");
     }
 }
 

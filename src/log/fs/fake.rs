@@ -31,6 +31,8 @@ pub struct FaultPlan {
     pub power_off_at: Option<u64>,
     /// This operation fails with this error. A sync that fails forgets what it was to make durable.
     pub fail: Option<(u64, io::ErrorKind)>,
+    /// This operation, if it is a write, writes only half of what it is given.
+    pub short: Option<u64>,
     /// Bytes that all files together may hold.
     pub capacity: Option<u64>,
     /// Reading from the file of this name fails.
@@ -336,6 +338,8 @@ impl File for FakeFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.state();
         state.operation()?;
+        let is_short = state.plan.short.is_some_and(|operation| operation + 1 == state.operations);
+        let bytes = if is_short { &bytes[..bytes.len() / 2] } else { bytes };
         let offset = offset as usize;
         let within = state.inodes[self.inode].live.len().saturating_sub(offset);
         let fits = bytes.len().min(within.saturating_add(state.room()));
