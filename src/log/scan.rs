@@ -3,7 +3,7 @@
 //! Knows how batches follow each other. Does not know files, directories or what a fault means for the log as a
 //! whole, changes nothing, and sizes nothing by what it reads. `kvd check` and a start share it.
 
-use super::batch::{BATCH_HEADER, BatchFault, BatchKind, Durable, Link, VerifiedBatch, find_header};
+use super::batch::{BATCH_HEADER, BatchFault, BatchKind, Link, VerifiedBatch, find_header};
 use super::bytes::all_zero;
 use super::record::RecordFault;
 use super::segment::{SEGMENT_HEADER, SegmentHeader};
@@ -76,8 +76,6 @@ pub struct SegmentReport {
     pub next_version: u64,
     /// The latest time that it records, Unix milliseconds.
     pub last_now: u64,
-    /// What its last batch says was durable.
-    pub durable: Durable,
     /// Offset of the first batch that it does not prove to be durable; `end` if all are.
     pub unproven: u64,
     /// Whether its last batch is the mark of an orderly stop.
@@ -99,7 +97,6 @@ pub fn scan<'a>(header: &SegmentHeader, bytes: &'a [u8], visit: &mut dyn FnMut(&
         records: 0,
         next_version: header.next_version,
         last_now: header.created,
-        durable: header.durable(),
         unproven: SEGMENT_HEADER as u64,
         clean_stop: false,
         fault: None,
@@ -125,7 +122,6 @@ pub fn scan<'a>(header: &SegmentHeader, bytes: &'a [u8], visit: &mut dyn FnMut(&
         report.records += u64::from(batch.header.records);
         report.next_version = report.next_version.max(batch.header.next_version);
         report.last_now = report.last_now.max(batch.header.now);
-        report.durable = report.durable.max(batch.header.durable);
         report.clean_stop = batch.header.kind == BatchKind::CleanStop;
         report.end += batch.byte_len();
         report.link = Link { number: report.link.number + 1, chain: batch.header.checksum };

@@ -3,7 +3,7 @@
 //! Knows the first 4,096 bytes of a segment and how its file is called (`docs/format.md`): nothing else knows
 //! either. Does not know batches or directories.
 
-use super::batch::{Durable, Link};
+use super::batch::Link;
 use super::bytes::{all_zero, array, put, u16_at, u32_at, u64_at};
 use super::checksum::Seed;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -165,11 +165,6 @@ impl SegmentHeader {
             SegmentKind::Journal => 0,
             SegmentKind::Compacted(Compacted { generation, .. }) => generation,
         }
-    }
-
-    /// What was durable when this segment was begun: all of the segments before it.
-    pub fn durable(&self) -> Durable {
-        Durable { batch: self.link.number.saturating_sub(1), version: self.watermark }
     }
 
     /// The bytes of this header.
