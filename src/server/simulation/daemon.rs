@@ -141,19 +141,20 @@ impl Daemon {
         self.store.compaction().count()
     }
 
-    /// Ends in an orderly way.
+    /// Ends in an orderly way, for which time passes.
     ///
     /// # Errors
     /// It could not.
-    pub fn stop(mut self, now: Instant) -> Result<(), ServeError> {
-        let (mut moment, log) = (self.moment(now), &self.log);
+    pub fn stop(mut self, now: &mut Instant) -> Result<(), ServeError> {
+        let (mut moment, log) = (self.moment(*now), &self.log);
         settle(&mut self.reception, &mut self.store, &mut |_| {
             log.step(moment.instant);
+            *now += PATIENCE;
             moment.instant += PATIENCE;
             moment.unix += PATIENCE.as_millis() as u64;
             Ok(moment)
         })?;
-        self.reception.release(self.store.durable(), now)?;
+        self.reception.release(self.store.durable(), *now)?;
         self.store.finish().map_err(ServeError::LogFailed)
     }
 

@@ -321,7 +321,7 @@ impl World {
                 self.restart(end);
             }
             97 => {
-                let stopped = self.daemon.take().map_or(Ok(()), |daemon| daemon.stop(self.now));
+                let stopped = self.daemon.take().map_or(Ok(()), |daemon| daemon.stop(&mut self.now));
                 for index in 0..self.clients.len() {
                     while self.read(index) {}
                 }
