@@ -2,7 +2,8 @@
 //! by kvd's own code, reads as it always did, and kvd writes the very same bytes.
 
 use kvd::log::batch::{Batch, Durable, Link};
-use kvd::log::scan::scan;
+use kvd::log::recovery::{Verdict, judge_compacted};
+use kvd::log::scan::{Fault, scan};
 use kvd::log::segment::{Compacted, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind};
 use kvd::mutation::{Key, Mutation, Space, Value};
 
@@ -109,6 +110,21 @@ fn the_frozen_compacted_segment_reads_as_it_was_written() {
     let expected: Vec<_> = survivors().iter().map(|(version, mutation)| format!("{version} {mutation:?}")).collect();
     assert_eq!(read, expected);
     assert_eq!((report.end as usize, report.batches, report.fault), (COMPACTED.len(), 1, None));
+}
+
+#[test]
+fn a_compacted_segment_is_as_long_as_it_says_to_the_byte() {
+    let header = compacted_header();
+    let SegmentKind::Compacted(compacted) = header.kind else { panic!("a compacted one") };
+    let judged =
+        |bytes: &[u8], file_len: usize| judge_compacted(&scan(&header, bytes, &mut |_| ()), compacted, file_len as u64);
+    let length = COMPACTED.len();
+    assert_eq!(judged(COMPACTED, length), Verdict::Clean);
+    // What is read leaves the zeros at the end of a file out.
+    assert_eq!(judged(COMPACTED, length + 1), Verdict::Damage(Fault::Trailing));
+    let too_short = Verdict::Damage(Fault::TooShort { length: length as u64 });
+    assert_eq!(judged(&COMPACTED[..SEGMENT_HEADER], length), too_short);
+    assert_eq!(judged(&COMPACTED[..SEGMENT_HEADER], SEGMENT_HEADER), too_short);
 }
 
 #[test]
