@@ -77,8 +77,8 @@ impl Log {
         self.request(Request::Sync);
     }
 
-    /// Asks for so many bytes of the reserve, the most that there are, for a compaction on a disk that is full. [`Event::Lent`] answers. If
-    /// there are enough, there is no [`Event::RoomAgain`] before [`Log::take_back`].
+    /// Asks for so many bytes of the reserve, the most that there are, for a compaction on a disk that is full.
+    /// [`Event::Lent`] answers. If there are enough, there is no [`Event::RoomAgain`] before [`Log::take_back`].
     pub fn lend(&mut self, bytes: RangeInclusive<u64>) {
         self.request(Request::Lend(bytes));
     }
