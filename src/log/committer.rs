@@ -287,6 +287,25 @@ mod tests {
     }
 
     #[test]
+    fn what_others_take_of_a_loan_is_missed_and_the_rest_is_there_to_be_lent() {
+        let disk = FakeDisk::new();
+        let mut committer = committer(&disk, SyncPolicy::Always);
+        committer.begin().expect("room");
+        let used = || sizes(&disk).iter().sum::<u64>();
+        disk.plan(FaultPlan { capacity: Some(used()), ..FaultPlan::default() });
+        let refused = committer.serve(put(1, 70_000), Instant::now());
+        assert!(matches!(refused, Ok(Some(Event::Refused(_)))), "{refused:?}");
+        for _ in 0..3 {
+            assert!(lends(&mut committer, 1_000..=20_000));
+            // All of it is taken, so that the disk is as full as before.
+            disk.plan(FaultPlan { capacity: Some(used()), ..FaultPlan::default() });
+            assert!(matches!(committer.serve(Request::TakeBack, Instant::now()), Ok(None)), "there is no room");
+        }
+        assert!(lends(&mut committer, 1_000..=20_000) && used() == SEGMENT, "what was left");
+        assert!(!lends(&mut committer, 1_000..=20_000));
+    }
+
+    #[test]
     fn where_removals_have_used_the_spare_they_keep_what_would_not_do_for_a_loan() {
         let disk = FakeDisk::new();
         let mut committer = committer(&disk, SyncPolicy::Always);

@@ -453,6 +453,45 @@ mod tests {
     }
 
     #[test]
+    fn removals_wait_for_a_reserve_that_is_lent_and_not_for_ever() {
+        let (mut store, woken) = store(&FakeDisk::new());
+        let commit = |store: &mut Store| {
+            woken.recv_timeout(Duration::from_secs(60)).unwrap();
+            assert!(store.hear().unwrap().advanced);
+            store.fold();
+        };
+        let remove = |store: &mut Store, key: &str| {
+            let keys = vec![Key::bytes(key.as_bytes())];
+            store.answer(&Command::Delete { keys }, View::Durable, &mut |_| ());
+            store.submit(false);
+        };
+        set(&mut store, "one", b"v");
+        set(&mut store, "other", b"v");
+        store.submit(false);
+        commit(&mut store);
+        let begun = store.moment;
+        let at = |passed| Moment { instant: begun.instant + passed, ..begun };
+        store.compaction.lent(true, begun.instant);
+        remove(&mut store, "one");
+        assert_eq!((store.batches, store.held_until), (1, Some(at(LONGEST_LOAN).instant)));
+        store.begin(at(LONGEST_LOAN / 2));
+        store.submit(false);
+        assert_eq!(store.batches, 1);
+        store.begin(at(LONGEST_LOAN));
+        store.submit(false);
+        assert_eq!(store.batches, 2, "it has waited long enough");
+        commit(&mut store);
+        remove(&mut store, "other");
+        assert_eq!(store.batches, 2);
+        // It is back before that.
+        store.compaction.lent(false, begun.instant);
+        store.submit(false);
+        assert_eq!((store.batches, store.held_until), (3, None));
+        commit(&mut store);
+        assert!(!holds(&store, "one") && !holds(&store, "other"));
+    }
+
+    #[test]
     fn what_was_committed_survives_a_refusal_heard_in_the_same_breath() {
         let disk = FakeDisk::new();
         let (mut store, woken) = store(&disk);

@@ -275,12 +275,12 @@ fn survives_full_disks(file_system: FileSystem) {
     println!("{file_system:?}: {count} rounds, {} keys written, nothing lost", rounds.named);
 }
 
-/// Nothing is given back by anybody, and nothing but a FLUSH is asked for. The reserve, a segment, has to be more than a file
-/// system takes for the name of a new file.
+/// Nothing is given back by anybody, and nothing but a FLUSH is asked for. From the second time on there is something to
+/// compact before it, so that it may be some of what was lent that others take: the reserve, a segment, is a few loans.
 fn is_emptied_by_a_flush_alone(file_system: FileSystem) {
     let store = Store::new();
-    let Some(disk) = SmallDisk::mount(&store, file_system, ROOM) else { return };
-    let daemon = Launch::on(&disk.data_dir()).segment_size("256KiB").start();
+    let Some(disk) = SmallDisk::mount(&store, file_system, 4 * ROOM) else { return };
+    let daemon = Launch::on(&disk.data_dir()).segment_size("1MiB").start();
     let mut rounds = Rounds { known: Known::default(), random: Random::seeded(seed()), named: 0 };
     let mut peer = daemon.peer();
     for _ in 0..3 {
