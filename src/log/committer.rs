@@ -209,6 +209,15 @@ mod tests {
         disk.list().expect("listed").iter().map(|name| disk.file_len(name).expect("a file")).collect()
     }
 
+    fn used(disk: &FakeDisk) -> u64 {
+        sizes(disk).iter().sum()
+    }
+
+    /// From here on there is no room but what is given back.
+    fn fill(disk: &FakeDisk) {
+        disk.plan(FaultPlan { capacity: Some(used(disk)), ..FaultPlan::default() });
+    }
+
     fn batch(version: u64, mutation: &Mutation<'_>) -> Request {
         let mut batch = Batch::default();
         batch.push(version, mutation);
@@ -225,6 +234,11 @@ mod tests {
     fn commits(committer: &mut Committer, request: Request, now: Instant) {
         let event = committer.serve(request, now).expect("a disk that works");
         assert!(matches!(event, Some(Event::Committed { .. })), "{event:?}");
+    }
+
+    fn refuses(committer: &mut Committer, request: Request) {
+        let event = committer.serve(request, Instant::now()).expect("a disk that works");
+        assert!(matches!(event, Some(Event::Refused(_))), "{event:?}");
     }
 
     fn lends(committer: &mut Committer, bytes: RangeInclusive<u64>) -> bool {
@@ -270,10 +284,9 @@ mod tests {
         let disk = FakeDisk::new();
         let mut committer = committer(&disk, SyncPolicy::Always);
         committer.begin().expect("room");
-        let used = || sizes(&disk).iter().sum::<u64>();
-        disk.plan(FaultPlan { capacity: Some(used()), ..FaultPlan::default() });
-        let refused = committer.serve(put(1, 70_000), Instant::now());
-        assert!(matches!(refused, Ok(Some(Event::Refused(_)))), "{refused:?}");
+        let used = || used(&disk);
+        fill(&disk);
+        refuses(&mut committer, put(1, 70_000));
         let (whole, now) = (used(), Instant::now());
         // Too little helps nobody, and stays.
         assert!(!lends(&mut committer, 70_000..=90_000) && used() == whole);
@@ -291,14 +304,13 @@ mod tests {
         let disk = FakeDisk::new();
         let mut committer = committer(&disk, SyncPolicy::Always);
         committer.begin().expect("room");
-        let used = || sizes(&disk).iter().sum::<u64>();
-        disk.plan(FaultPlan { capacity: Some(used()), ..FaultPlan::default() });
-        let refused = committer.serve(put(1, 70_000), Instant::now());
-        assert!(matches!(refused, Ok(Some(Event::Refused(_)))), "{refused:?}");
+        let used = || used(&disk);
+        fill(&disk);
+        refuses(&mut committer, put(1, 70_000));
         for _ in 0..3 {
             assert!(lends(&mut committer, 1_000..=20_000));
             // All of it is taken, so that the disk is as full as before.
-            disk.plan(FaultPlan { capacity: Some(used()), ..FaultPlan::default() });
+            fill(&disk);
             assert!(matches!(committer.serve(Request::TakeBack, Instant::now()), Ok(None)), "there is no room");
         }
         assert!(lends(&mut committer, 1_000..=20_000) && used() == SEGMENT, "what was left");
@@ -310,8 +322,8 @@ mod tests {
         let disk = FakeDisk::new();
         let mut committer = committer(&disk, SyncPolicy::Always);
         committer.begin().expect("room");
-        let used = || sizes(&disk).iter().sum::<u64>();
-        disk.plan(FaultPlan { capacity: Some(used()), ..FaultPlan::default() });
+        let used = || used(&disk);
+        fill(&disk);
         let remove = |committer: &mut Committer, versions: RangeInclusive<u64>| {
             for version in versions {
                 let removal = batch(version, &Mutation::Remove { key: Key::bytes(&[7; 1000]) });
@@ -320,8 +332,7 @@ mod tests {
         };
         // Into the spare, and some way on.
         remove(&mut committer, 1..=80);
-        let refused = committer.serve(put(81, 60_000), Instant::now());
-        assert!(matches!(refused, Ok(Some(Event::Refused(_)))), "{refused:?}");
+        refuses(&mut committer, put(81, 60_000));
         let whole = used();
         assert!(!lends(&mut committer, 50_000..=50_000) && used() == whole);
         assert!(lends(&mut committer, 20_000..=20_000) && used() == whole - 20_000);
