@@ -198,6 +198,16 @@ pub enum Command<'a> {
 }
 
 impl Command<'_> {
+    /// Whether it tells a date by the wall clock, which has to be known then.
+    pub fn tells_date(&self) -> bool {
+        match self {
+            Command::Set { options: SetOptions { expiry, .. }, .. } | Command::Touch { expiry, .. } => {
+                matches!(expiry, Expiry::At(_))
+            }
+            _ => false,
+        }
+    }
+
     /// How much there is to do for it: a key that is looked up is 1.
     ///
     /// ```

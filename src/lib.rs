@@ -41,3 +41,4 @@ pub mod fault;
 mod decimal;
 pub mod descriptors;
 pub mod mutation;
+pub mod timeline;

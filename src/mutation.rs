@@ -70,6 +70,11 @@ pub enum Mutation<'a> {
         /// The key.
         key: Key<'a>,
     },
+    /// Remove this key, to make room in memory for others.
+    Evict {
+        /// The key.
+        key: Key<'a>,
+    },
     /// Remove every key older than this mutation's version: those of [`Space::Bytes`] that start with the
     /// prefix, or, without one, all keys of both spaces.
     Flush {

@@ -4,6 +4,7 @@
 //! checksum.
 #![no_main]
 
+use kvd::log::Secret;
 use kvd::log::batch::{Batch, Durable, Link};
 use kvd::log::scan::scan;
 use kvd::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind};
@@ -14,12 +15,13 @@ fn header() -> SegmentHeader {
     SegmentHeader {
         kind: SegmentKind::Journal,
         identity: 0x6b76_6420_6675_7a7a,
+        secret: Some(Secret::new(0)),
         number: 1,
         epoch: 0,
         next_version: 1,
-        watermark: 0,
+        durable_version: 0,
         link: Link { number: 1, chain: 0 },
-        created: 0,
+        time: 0.into(),
     }
 }
 

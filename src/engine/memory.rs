@@ -8,7 +8,7 @@
 
 use super::{BatchId, Engine};
 use crate::command::{Command, ErrorCode, Reply};
-use crate::mutation::Mutation;
+use crate::mutation::{Key, Mutation};
 use crate::table::{Entry, Probe};
 use std::collections::VecDeque;
 
@@ -18,6 +18,17 @@ const MARGIN: usize = 32;
 const PLENTY: usize = 90;
 /// What an entry takes beside its key and its value, about.
 const ENTRY: usize = 40;
+/// The longest that a decimal integer of 64 bits is.
+const DIGITS: usize = 20;
+
+/// What a command stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// Entries.
+    pub entries: usize,
+    /// Bytes of their keys and values.
+    pub bytes: usize,
+}
 
 /// How much memory entries may take, and what happens beyond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +108,7 @@ impl Engine {
             let version = self.next_version;
             self.next_version += 1;
             let bytes = entry.memory();
-            record(version, &Mutation::Remove { key: entry.key() });
+            record(version, &Mutation::Evict { key: entry.key() });
             self.overlay.push(self.forming, hash, Entry::removal(version, entry.key()));
             self.memory.leaving.push_back((self.forming, bytes));
             self.memory.leaving_bytes += bytes;
@@ -126,25 +137,54 @@ impl Engine {
         }
     }
 
-    /// The refusal of a command that needs more memory than there can be.
-    pub(super) fn memory_refusal(&self, command: &Command<'_>) -> Option<Reply<'static>> {
+    /// The refusal of a command that needs more memory than there can be, and the batch on which that rests.
+    pub(super) fn memory_refusal(&mut self, command: &Command<'_>) -> Option<(Reply<'static>, Option<BatchId>)> {
         let MemoryLimit { bytes: limit, evicts } = self.memory.limit;
         if limit == usize::MAX {
             return None;
         }
-        let needed = match command {
-            Command::Set { key, value, .. } => key.bytes.len() + value.len() + ENTRY,
-            Command::SetMany { pairs } => pairs.iter().map(|(key, value)| key.bytes.len() + value.len() + ENTRY).sum(),
-            Command::Extend { key, bytes, .. } => key.bytes.len() + bytes.len() + ENTRY,
-            Command::Increment { key, .. } => key.bytes.len() + ENTRY,
-            _ => return None,
-        };
-        let held = if evicts { 0 } else { self.held_memory() };
-        (held.saturating_add(needed) > limit).then(|| {
-            let message =
-                format!("{needed} bytes more would be beyond --max-memory of {limit}, and nothing is evicted");
-            Reply::Error(ErrorCode::NoMemory, message.into())
+        let Growth { entries, bytes } = self.growth(command)?;
+        let needed = bytes + entries * ENTRY;
+        if evicts {
+            return (needed > limit).then(|| {
+                let message = format!("{needed} bytes are more than --max-memory of {limit} allows altogether");
+                (Reply::Error(ErrorCode::NoMemory, message.into()), None)
+            });
+        }
+        (self.held_memory().saturating_add(needed) > limit).then(|| {
+            let message = format!(
+                "{needed} bytes more would be beyond --max-memory of {limit}, and --eviction none evicts nothing"
+            );
+            // What is pending takes part of the memory, and may never have been.
+            (Reply::Error(ErrorCode::NoMemory, message.into()), self.newest_pending())
         })
+    }
+
+    /// What a command would store beside what there is, at most; none of one that stores nothing.
+    pub fn growth(&mut self, command: &Command<'_>) -> Option<Growth> {
+        let one = |bytes| Some(Growth { entries: 1, bytes });
+        match command {
+            Command::Set { key, value, .. } => one(key.bytes.len() + value.len()),
+            Command::SetMany { pairs } => Some(Growth {
+                entries: pairs.len(),
+                bytes: pairs.iter().map(|(key, value)| key.bytes.len() + value.len()).sum(),
+            }),
+            Command::Increment { key, .. } => one(key.bytes.len() + DIGITS),
+            Command::Extend { key, bytes, .. } => one(key.bytes.len() + bytes.len() + self.held_value(*key)),
+            Command::Touch { key, .. } => one(key.bytes.len() + self.held_value(*key)),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the value that a key has, with everything pending applied.
+    fn held_value(&mut self, key: Key<'_>) -> usize {
+        self.overlay.index();
+        let probe = self.table.probe(key);
+        let held = match self.overlay.look(probe) {
+            Some(known) => known.entry,
+            None => self.table.get(probe),
+        };
+        held.map_or(0, |entry| entry.value().len())
     }
 
     fn held_memory(&self) -> usize {
@@ -157,7 +197,7 @@ mod tests {
     use super::*;
     use crate::command::{Condition, End, Limits, SetOptions};
     use crate::engine::View;
-    use crate::mutation::{Key, Value};
+    use crate::mutation::Value;
     use crate::table::Table;
 
     /// An engine with so many entries, all alike, all durable, and nothing evicted.
@@ -212,7 +252,7 @@ mod tests {
     fn evict(engine: &mut Engine, most: usize) -> Vec<u64> {
         let mut versions = Vec::new();
         let evicted = engine.evict(most, &mut |version, mutation| {
-            assert!(matches!(mutation, Mutation::Remove { .. }), "{mutation:?}");
+            assert!(matches!(mutation, Mutation::Evict { .. }), "{mutation:?}");
             versions.push(version);
         });
         assert_eq!(evicted, versions.len());
@@ -277,7 +317,7 @@ mod tests {
             (set(b"key", b"12345"), 3 + 5 + ENTRY),
             (Command::SetMany { pairs }, 3 + 10 + 3 + 5 + 2 * ENTRY),
             (Command::Extend { key: Key::bytes(b"key"), bytes: b"12345", end: End::Back }, 3 + 5 + ENTRY),
-            (Command::Increment { key: Key::bytes(b"counter"), delta: 1 }, 7 + ENTRY),
+            (Command::Increment { key: Key::bytes(b"counter"), delta: 1 }, 7 + DIGITS + ENTRY),
         ];
         for (command, needed) in commands {
             for (evicts, held) in [(true, 0), (false, 1)] {

@@ -24,8 +24,9 @@ mod writes;
 use crate::command::{Command, Condition, ErrorCode, Limits, Reply};
 use crate::mutation::{Key, Mutation};
 use crate::table::{Departed, Entry, Probe, Swept, Table};
+use crate::timeline::Time;
 use memory::Memory;
-pub use memory::MemoryLimit;
+pub use memory::{Growth, MemoryLimit};
 use overlay::Overlay;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -94,7 +95,9 @@ pub struct Engine {
 
 /// What the evaluation of one command is given, and what it notes on its way.
 struct Call<'c> {
-    /// Unix time in milliseconds.
+    /// What time it is.
+    time: Time,
+    /// T, which deadlines are held against.
     now: u64,
     /// What a read sees. Writes don't ask.
     view: View,
@@ -133,7 +136,7 @@ impl Engine {
 
     /// Evaluates a command, once.
     ///
-    /// `now` is Unix time in milliseconds; a key whose deadline has come by then is absent. Every mutation of the
+    /// `time` is the moment, on the store's time line; a key whose deadline has come by then is absent. Every mutation of the
     /// command goes, in order and with its version, to `record` (all of them are one atomic group) and into the
     /// overlay under the forming batch. A command that is refused or has no effect records nothing.
     ///
@@ -145,25 +148,27 @@ impl Engine {
     pub fn evaluate<'e>(
         &'e mut self,
         command: &Command<'_>,
-        now: u64,
+        time: impl Into<Time>,
         view: View,
         record: &mut dyn FnMut(u64, &Mutation<'_>),
     ) -> Evaluation<'e> {
+        let time = time.into();
+        let now = time.now;
         if self.full && stores(command) {
             let reply = Reply::Error(
                 ErrorCode::NoSpace,
                 "there is no room for more on the disk: only removals are taken".into(),
             );
-            return Evaluation { reply, after: None, sweep: None };
+            return Evaluation { reply, after: self.newest_pending(), sweep: None };
         }
-        if let Some(reply) = self.memory_refusal(command) {
-            return Evaluation { reply, after: None, sweep: None };
+        if let Some((reply, after)) = self.memory_refusal(command) {
+            return Evaluation { reply, after, sweep: None };
         }
         let view = if self.may_outlive_its_deadline(command, now) { View::Pending } else { view };
         if looks_up(command, view) {
             self.overlay.index();
         }
-        let mut call = Call { now, view, after: None, sweep: None, record };
+        let mut call = Call { time, now, view, after: None, sweep: None, record };
         let reply = match *command {
             Command::Ping => Reply::Pong,
             Command::Version => Reply::Version,
@@ -206,6 +211,11 @@ impl Engine {
             return;
         };
         self.table.prefetch(self.table.probe(key).hash);
+    }
+
+    /// The newest batch that has something pending.
+    pub fn newest_pending(&self) -> Option<BatchId> {
+        self.overlay.newest_batch()
     }
 
     /// The version that the next mutation will get.

@@ -9,6 +9,7 @@ use crate::command::{Condition, End, ErrorCode, Expiry, Reply, SetOptions};
 use crate::decimal;
 use crate::mutation::{Key, Mutation, PICKLED, Value};
 use crate::table::{Entry, Probe};
+use crate::timeline::Time;
 
 impl Engine {
     pub(super) fn set(
@@ -18,7 +19,7 @@ impl Engine {
         bytes: &[u8],
         options: SetOptions,
     ) -> Reply<'static> {
-        let deadline = match deadline(options.expiry, call.now) {
+        let deadline = match deadline(options.expiry, call.time) {
             Ok(deadline) => deadline,
             Err(refusal) => return refusal,
         };
@@ -124,7 +125,7 @@ impl Engine {
     }
 
     pub(super) fn touch(&mut self, call: &mut Call<'_>, key: Key<'_>, expiry: Expiry) -> Reply<'static> {
-        let deadline = match deadline(expiry, call.now) {
+        let deadline = match deadline(expiry, call.time) {
             Ok(deadline) => deadline,
             Err(refusal) => return refusal,
         };
@@ -182,14 +183,13 @@ impl Engine {
     }
 }
 
-/// The Unix time in milliseconds at which something expires, 0 for never; or the refusal.
-fn deadline(expiry: Expiry, now: u64) -> Result<u64, Reply<'static>> {
+/// The T at which something expires, 0 for never; or the refusal.
+fn deadline(expiry: Expiry, time: Time) -> Result<u64, Reply<'static>> {
     let deadline = match expiry {
         Expiry::Never => Some(0),
-        Expiry::In(milliseconds) => now.checked_add(milliseconds),
-        // Long past, and never to be mistaken for "never".
-        Expiry::At(0) => Some(1),
-        Expiry::At(deadline) => Some(deadline),
+        Expiry::In(milliseconds) => time.now.checked_add(milliseconds),
+        // A date long past is never to be mistaken for "never".
+        Expiry::At(date) => Some(time.from_wall(date).max(1)),
     };
     deadline.filter(|&deadline| i64::try_from(deadline).is_ok()).ok_or_else(|| {
         Reply::Error(ErrorCode::BadArgument, "the expiry lies beyond 9223372036854775807 ms of Unix time".into())

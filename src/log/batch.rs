@@ -1,17 +1,25 @@
 //! The groups that one write and one sync make durable together.
 //!
-//! Knows the bytes of a batch (`docs/format.md`): building one on the engine's side, sealing it on the log's,
-//! verifying it on a start. Does not know files.
+//! Knows the bytes of a batch (`docs/format.md`): building one on the engine's side, sealing it on the log's. How one is read is
+//! told by [`super::verified`]. Does not know files.
 
-use super::bytes::{put, u16_at, u32_at, u64_at};
+use super::bytes::put;
 use super::checksum::Seed;
-use super::record::{self, Record, RecordFault};
+use super::record;
 use crate::mutation::Mutation;
+use crate::timeline::Time;
 
-/// Bytes of a batch's header.
-pub const BATCH_HEADER: usize = 72;
-/// What every batch begins with. Not zero, so that zeros are never a batch.
-pub const BATCH_MAGIC: [u8; 4] = *b"\xb7kvb";
+/// Bytes of the header of a batch that this code writes.
+pub const BATCH_HEADER: usize = 80;
+/// What every such batch begins with. Not zero, so that zeros are never a batch.
+pub const BATCH_MAGIC: [u8; 4] = *b"\xb7kvc";
+/// The same of format 1, whose headers lack the clock's offset. They are read, and not written any more.
+pub(super) const BATCH_HEADER_1: usize = 72;
+pub(super) const BATCH_MAGIC_1: [u8; 4] = *b"\xb7kvb";
+/// What both begin with.
+pub(super) const MAGIC_START: &[u8] = b"\xb7kv";
+/// Bytes of a dependency.
+pub(super) const DEPENDENCY: usize = 12;
 
 /// Capacity that a batch keeps when it is emptied for reuse; what a burst needed beyond it is given back.
 const KEPT_CAPACITY: usize = 4 << 20;
@@ -23,6 +31,10 @@ pub enum BatchKind {
     Groups,
     /// No records: the daemon stopped here in an orderly way.
     CleanStop,
+    /// No records: its header alone counts, by what it says of what is durable and of the clock.
+    Mark,
+    /// No records, and the first batch of a compacted segment: the older segments that it relies on.
+    Dependencies,
 }
 
 impl BatchKind {
@@ -30,8 +42,29 @@ impl BatchKind {
         match self {
             BatchKind::Groups => 1,
             BatchKind::CleanStop => 2,
+            BatchKind::Mark => 3,
+            BatchKind::Dependencies => 4,
         }
     }
+
+    pub(super) fn of(code: u16) -> Option<BatchKind> {
+        match code {
+            1 => Some(BatchKind::Groups),
+            2 => Some(BatchKind::CleanStop),
+            3 => Some(BatchKind::Mark),
+            4 => Some(BatchKind::Dependencies),
+            _ => None,
+        }
+    }
+}
+
+/// An older segment on which a compacted one relies: what was dropped would return beside an earlier state of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dependency {
+    /// Its number.
+    pub number: u64,
+    /// Its generation at that time. What stands for it has this one, or a later one.
+    pub generation: u32,
 }
 
 /// How many records there are and the bytes they take, by what they are for.
@@ -52,7 +85,9 @@ impl Tally {
     pub fn add(&mut self, mutation: &Mutation<'_>, length: usize) {
         let (count, bytes) = match mutation {
             Mutation::Put { .. } => (&mut self.puts, &mut self.put_bytes),
-            Mutation::Remove { .. } | Mutation::Flush { .. } => (&mut self.removals, &mut self.removal_bytes),
+            Mutation::Remove { .. } | Mutation::Evict { .. } | Mutation::Flush { .. } => {
+                (&mut self.removals, &mut self.removal_bytes)
+            }
         };
         *count += 1;
         *bytes += length as u64;
@@ -82,7 +117,7 @@ pub struct Link {
 pub struct Durable {
     /// Highest durable batch number.
     pub batch: u64,
-    /// Highest durable version: the watermark.
+    /// Highest durable version.
     pub version: u64,
 }
 
@@ -107,7 +142,7 @@ pub struct Batch {
     tally: Tally,
     first_version: u64,
     last_version: u64,
-    now: u64,
+    time: Time,
     next_version: u64,
     kind: BatchKind,
 }
@@ -122,7 +157,7 @@ impl Default for Batch {
             tally: Tally::default(),
             first_version: 0,
             last_version: 0,
-            now: 0,
+            time: Time::default(),
             next_version: 1,
             kind: BatchKind::Groups,
         }
@@ -133,6 +168,21 @@ impl Batch {
     /// The mark of an orderly stop.
     pub fn clean_stop() -> Self {
         Batch { kind: BatchKind::CleanStop, ..Batch::default() }
+    }
+
+    /// A batch that only marks what is durable and what time it is.
+    pub fn mark() -> Self {
+        Batch { kind: BatchKind::Mark, ..Batch::default() }
+    }
+
+    /// The first batch of a compacted segment that relies on these older ones.
+    pub(super) fn dependencies(of: &[Dependency]) -> Self {
+        let mut batch = Batch { kind: BatchKind::Dependencies, records: of.len() as u32, ..Batch::default() };
+        for Dependency { number, generation } in of {
+            batch.bytes.extend_from_slice(&number.to_le_bytes());
+            batch.bytes.extend_from_slice(&generation.to_le_bytes());
+        }
+        batch
     }
 
     /// Appends a mutation to the open group, opening one if there is none. Versions rise from call to call.
@@ -156,10 +206,15 @@ impl Batch {
         }
     }
 
-    /// Sets what the header says: the time in Unix milliseconds, and the version that will be handed out next.
-    pub fn stamp(&mut self, now: u64, next_version: u64) {
-        self.now = now;
+    /// Sets what the header says: the time, and the version that will be handed out next.
+    pub fn stamp(&mut self, time: impl Into<Time>, next_version: u64) {
+        self.time = time.into();
         self.next_version = next_version;
+    }
+
+    /// Whether it only marks: its header alone counts.
+    pub fn is_mark(&self) -> bool {
+        self.kind == BatchKind::Mark
     }
 
     /// Whether there is no record in it.
@@ -193,8 +248,8 @@ impl Batch {
     }
 
     /// The time, as stamped.
-    pub fn now(&self) -> u64 {
-        self.now
+    pub fn time(&self) -> Time {
+        self.time
     }
 
     /// The version that will be handed out after it, as stamped.
@@ -214,14 +269,7 @@ impl Batch {
     /// batch. Sealing again for another place is fine.
     pub fn seal(&mut self, seed: Seed, position: u64, link: Link, durable: Durable) -> (&[u8], Link) {
         self.end_group();
-        let mut body = seed.body();
-        let mut offset = BATCH_HEADER;
-        while let Some((checksum, length)) =
-            self.bytes.get_mut(offset..).and_then(|rest| record::seal(rest, seed, position + offset as u64))
-        {
-            body.add(checksum);
-            offset += length;
-        }
+        let body_checksum = self.seal_body(seed, position);
         let header = &mut self.bytes;
         let body_length = (header.len() - BATCH_HEADER) as u64;
         put(header, 0, BATCH_MAGIC);
@@ -229,180 +277,40 @@ impl Batch {
         put(header, 16, durable.batch.to_le_bytes());
         put(header, 24, durable.version.to_le_bytes());
         put(header, 32, self.next_version.to_le_bytes());
-        put(header, 40, self.now.to_le_bytes());
+        put(header, 40, self.time.now.to_le_bytes());
         put(header, 48, body_length.to_le_bytes());
         put(header, 56, link.chain.to_le_bytes());
-        put(header, 60, body.finish().to_le_bytes());
+        put(header, 60, body_checksum.to_le_bytes());
         put(header, 64, self.records.to_le_bytes());
         put(header, 68, self.kind.code().to_le_bytes());
+        put(header, 72, self.time.offset.to_le_bytes());
         let checksum = seed.at(position, header.get(8..BATCH_HEADER).unwrap_or_default());
         put(header, 4, checksum.to_le_bytes());
         (&self.bytes, Link { number: link.number + 1, chain: checksum })
     }
-}
 
-/// A batch header whose checksum was verified. Its body was not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchHeader {
-    /// Its number, and the chain that it claims to carry on.
-    pub link: Link,
-    /// What was durable when it was written.
-    pub durable: Durable,
-    /// The version to hand out after it.
-    pub next_version: u64,
-    /// Unix milliseconds.
-    pub now: u64,
-    /// Bytes of its records.
-    pub body_length: u64,
-    /// Checksum over the records' checksums.
-    pub body_checksum: u32,
-    /// Number of records.
-    pub records: u32,
-    /// What it is for.
-    pub kind: BatchKind,
-    /// Its own checksum, which the next batch's chain holds.
-    pub checksum: u32,
-}
-
-/// Why bytes are not the next batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BatchFault {
-    /// No batch header: magic or checksum wrong, cut short, or written for another place.
-    Header,
-    /// A batch header, but not of the batch that comes next.
-    Order,
-    /// The body leads beyond the end of what is there.
-    CutShort,
-    /// The record at this offset from the start of the batch is bad.
-    Record(usize, RecordFault),
-    /// The records are right one by one, but not together: count, groups, versions or body checksum.
-    Body,
-}
-
-impl BatchHeader {
-    /// Reads the batch header at the start of `bytes`, which stands at `position` of a segment.
-    pub fn decode(bytes: &[u8], seed: Seed, position: u64) -> Option<BatchHeader> {
-        if !bytes.starts_with(&BATCH_MAGIC) {
-            return None;
+    /// Fills in the checksums of the records, and returns that of the body.
+    fn seal_body(&mut self, seed: Seed, position: u64) -> u32 {
+        let mut sum = seed.body();
+        let mut offset = BATCH_HEADER;
+        if self.kind == BatchKind::Dependencies {
+            sum.add_bytes(self.bytes.get(offset..).unwrap_or_default());
+            return sum.finish();
         }
-        let checksum = u32_at(bytes, 4)?;
-        if seed.at(position, bytes.get(8..BATCH_HEADER)?) != checksum {
-            return None;
+        while let Some((checksum, length)) =
+            self.bytes.get_mut(offset..).and_then(|rest| record::seal(rest, seed, position + offset as u64))
+        {
+            sum.add(checksum);
+            offset += length;
         }
-        let kind = match u16_at(bytes, 68)? {
-            1 => BatchKind::Groups,
-            2 => BatchKind::CleanStop,
-            _ => return None,
-        };
-        Some(BatchHeader {
-            link: Link { number: u64_at(bytes, 8)?, chain: u32_at(bytes, 56)? },
-            durable: Durable { batch: u64_at(bytes, 16)?, version: u64_at(bytes, 24)? },
-            next_version: u64_at(bytes, 32)?,
-            now: u64_at(bytes, 40)?,
-            body_length: u64_at(bytes, 48)?,
-            body_checksum: u32_at(bytes, 60)?,
-            records: u32_at(bytes, 64)?,
-            kind,
-            checksum,
-        })
-    }
-}
-
-/// The first batch header in a segment from an offset on, and where it stands. A header counts if its checksum is right for
-/// that place.
-pub fn find_header(segment: &[u8], seed: Seed, from: usize) -> Option<(usize, BatchHeader)> {
-    let mut at = from;
-    loop {
-        at += memchr::memmem::find(segment.get(at..)?, &BATCH_MAGIC)?;
-        if let Some(header) = BatchHeader::decode(segment.get(at..)?, seed, at as u64) {
-            return Some((at, header));
-        }
-        at += 1;
-    }
-}
-
-/// A batch that was verified to its last byte.
-#[derive(Clone, Copy, Debug)]
-pub struct VerifiedBatch<'a> {
-    /// Its header.
-    pub header: BatchHeader,
-    body: &'a [u8],
-    seed: Seed,
-    position: u64,
-}
-
-impl<'a> VerifiedBatch<'a> {
-    /// Verifies the batch at the start of `bytes`, which stands at `position` of a segment and must be the one
-    /// that `expected` describes.
-    ///
-    /// # Errors
-    /// The first [`BatchFault`] met.
-    pub fn decode(bytes: &'a [u8], seed: Seed, position: u64, expected: Link) -> Result<Self, BatchFault> {
-        let header = BatchHeader::decode(bytes, seed, position).ok_or(BatchFault::Header)?;
-        if header.link != expected {
-            return Err(BatchFault::Order);
-        }
-        let body = usize::try_from(header.body_length)
-            .ok()
-            .and_then(|length| bytes.get(BATCH_HEADER..)?.get(..length))
-            .ok_or(BatchFault::CutShort)?;
-        let batch = VerifiedBatch { header, body, seed, position };
-        batch.verify_body()?;
-        Ok(batch)
-    }
-
-    /// Bytes of the whole batch.
-    pub fn byte_len(&self) -> u64 {
-        BATCH_HEADER as u64 + self.header.body_length
-    }
-
-    /// Its records, first to last.
-    pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
-        let mut rest = self.body;
-        std::iter::from_fn(move || {
-            let record = record::reread(rest)?;
-            rest = rest.get(record.length..)?;
-            Some(record)
-        })
-    }
-
-    fn verify_body(&self) -> Result<(), BatchFault> {
-        let mut body = self.seed.body();
-        let mut count = 0_u32;
-        let mut inside_group = false;
-        let mut last_version = 0;
-        for (offset, record) in self.checked_records() {
-            let record = record.map_err(|fault| BatchFault::Record(offset, fault))?;
-            let in_order = record.version > last_version && record.version < self.header.next_version;
-            if record.first == inside_group || !in_order {
-                return Err(BatchFault::Body);
-            }
-            inside_group = !record.last;
-            last_version = record.version;
-            body.add(record.checksum);
-            count += 1;
-        }
-        let complete = !inside_group && count == self.header.records && body.finish() == self.header.body_checksum;
-        let fits_kind = (self.header.kind == BatchKind::CleanStop) == (count == 0);
-        if complete && fits_kind { Ok(()) } else { Err(BatchFault::Body) }
-    }
-
-    fn checked_records(&self) -> impl Iterator<Item = (usize, Result<Record<'a>, RecordFault>)> + use<'a> {
-        let (body, seed, position) = (self.body, self.seed, self.position);
-        let mut offset = 0;
-        std::iter::from_fn(move || {
-            let rest = body.get(offset..).filter(|rest| !rest.is_empty())?;
-            let at = BATCH_HEADER + offset;
-            let record = record::decode(rest, seed, position + at as u64);
-            // After a bad record nothing tells where the next one begins.
-            offset = record.as_ref().map_or(body.len(), |record| offset + record.length);
-            Some((at, record))
-        })
+        sum.finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::RecordFault;
+    use super::super::verified::{BatchFault, VerifiedBatch};
     use super::*;
     use crate::mutation::{Key, Value};
 
@@ -424,7 +332,7 @@ mod tests {
         batch.end_group();
         batch.push(12, &Mutation::Remove { key: Key::bytes(b"a") });
         batch.end_group();
-        batch.stamp(1_000, 13);
+        batch.stamp(Time { now: 1_000, offset: -7 }, 13);
         batch
     }
 
@@ -439,7 +347,7 @@ mod tests {
         let marks: Vec<_> = batch.records().map(|r| (r.version, r.first, r.last)).collect();
         assert_eq!(marks, [(10, true, false), (11, false, true), (12, true, true)]);
         assert_eq!(batch.header.durable, Durable { batch: 4, version: 9 });
-        assert_eq!((batch.header.next_version, batch.header.now), (13, 1_000));
+        assert_eq!((batch.header.next_version, batch.header.time), (13, Time { now: 1_000, offset: -7 }));
         assert_eq!(batch.byte_len(), bytes.len() as u64);
     }
 
@@ -487,7 +395,7 @@ mod tests {
         stop.stamp(5, 13);
         let (bytes, next) = stop.seal(seed(), POSITION, link(), Durable::default());
         let batch = VerifiedBatch::decode(bytes, seed(), POSITION, link()).expect("a valid batch");
-        assert_eq!((batch.header.kind, batch.records().count()), (BatchKind::CleanStop, 0));
+        assert_eq!((batch.header.kind, batch.records().count()), (Ok(BatchKind::CleanStop), 0));
         assert_eq!(next, Link { number: 6, chain: batch.header.checksum });
     }
 
@@ -536,6 +444,7 @@ mod tests {
             let (bytes, _) = batch.seal(seed(), POSITION, link(), Durable::default());
             VerifiedBatch::decode(bytes, seed(), POSITION, link()).is_ok()
         };
-        assert!(nothing(Batch::clean_stop()) && !nothing(Batch::default()), "only a stop has no records");
+        assert!(nothing(Batch::clean_stop()) && nothing(Batch::mark()));
+        assert!(!nothing(Batch::default()), "groups without records");
     }
 }

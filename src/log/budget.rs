@@ -78,7 +78,15 @@ impl Budget {
     /// reserve for removals, and a third for a moment when a new one is begun; one is left for compaction.
     pub fn is_short(&self, ledger: &Ledger, more: u64) -> bool {
         let active = ledger.segments().last().map_or(0, |active| active.bytes);
-        let used = ledger.sealed_bytes().saturating_add(active).saturating_add(more);
+        self.exceeds(ledger.sealed_bytes().saturating_add(active).saturating_add(more))
+    }
+
+    /// Whether this many more bytes would lead beyond `--max-log-size` even if all that does not count were compacted away.
+    pub fn is_beyond(&self, ledger: &Ledger, more: u64) -> bool {
+        self.exceeds(ledger.live_bytes().saturating_add(more))
+    }
+
+    fn exceeds(&self, used: u64) -> bool {
         used > self.max_log_size.saturating_sub(4 * self.segment_size)
     }
 

@@ -22,6 +22,11 @@ pub fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     array(bytes, offset).map(u64::from_le_bytes)
 }
 
+/// The signed 64-bit integer at `offset`.
+pub fn i64_at(bytes: &[u8], offset: usize) -> Option<i64> {
+    array(bytes, offset).map(i64::from_le_bytes)
+}
+
 /// Writes `field` at `offset`. The caller made the buffer and knows that it is long enough.
 pub fn put<const N: usize>(bytes: &mut [u8], offset: usize, field: [u8; N]) {
     if let Some(place) = bytes.get_mut(offset..offset + N) {

@@ -53,6 +53,11 @@ impl BodySum {
         self.0.update(&record.to_le_bytes());
     }
 
+    /// Takes in bytes that are no records.
+    pub fn add_bytes(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
     /// The sum of those taken in.
     pub fn finish(self) -> u32 {
         self.0.finalize()

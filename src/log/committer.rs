@@ -10,6 +10,7 @@ use super::batch::Batch;
 use super::error::LogError;
 use super::policy::SyncPolicy;
 use super::writer::{AppendError, Writer};
+use crate::timeline::Time;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,8 @@ pub enum Event {
         batch: Batch,
         /// Number of the segment that it is in.
         segment: u64,
+        /// Bytes by which the log has grown since the last such event: those of the batch, and of marks before it.
+        length: u64,
     },
     /// There was no room for the submitted batch; nothing of it will ever be in the log. Until
     /// [`Event::RoomAgain`] only batches that remove find room.
@@ -36,7 +39,10 @@ pub enum Event {
     /// Whether what was asked for of the reserve is given up.
     Lent(bool),
     /// The sync that was asked for is done: every batch committed before it is on disk.
-    Synced,
+    Synced {
+        /// Whether that is proven as well. It is not where the mark which that takes found no room.
+        is_proven: bool,
+    },
     /// Nothing more can be promised: acknowledge nothing and exit non-zero.
     Failed(LogError),
 }
@@ -69,8 +75,12 @@ pub(super) struct Committer {
     writer: Writer,
     policy: SyncPolicy,
     counters: Arc<Counters>,
+    /// Of how many bytes the last event told.
+    told: u64,
     /// When what was written must be synced.
     sync_due: Option<Instant>,
+    /// Whether what the last interval's sync covered is to be marked, if no batch comes that says so.
+    mark_due: bool,
     /// How many bytes the batch has that found no room, if none was found for as many since.
     lacking: Option<u64>,
     /// Whether nothing has failed yet. After that nothing is done any more, by whomever.
@@ -79,7 +89,16 @@ pub(super) struct Committer {
 
 impl Committer {
     pub(super) fn new(writer: Writer, policy: SyncPolicy, counters: Arc<Counters>) -> Committer {
-        let committer = Committer { writer, policy, counters, sync_due: None, lacking: None, is_sound: true };
+        let committer = Committer {
+            writer,
+            policy,
+            counters,
+            told: 0,
+            sync_due: None,
+            mark_due: false,
+            lacking: None,
+            is_sound: true,
+        };
         committer.publish();
         committer
     }
@@ -106,7 +125,8 @@ impl Committer {
     pub(super) fn patience(&self, now: Instant) -> Option<Duration> {
         let until_sync = self.sync_due.map(|due| due.saturating_duration_since(now));
         let until_room = self.lacking.map(|_| ROOM_INTERVAL);
-        until_sync.into_iter().chain(until_room).min()
+        let until_mark = self.mark_due.then_some(Duration::ZERO);
+        until_sync.into_iter().chain(until_room).chain(until_mark).min()
     }
 
     /// Does what is asked. After an error nothing can be relied on.
@@ -122,7 +142,7 @@ impl Committer {
     fn attempt(&mut self, request: Request, now: Instant) -> Result<Option<Event>, LogError> {
         match request {
             Request::Append(batch) => self.append(batch, now).map(Some),
-            Request::Sync => self.sync().map(|()| Some(Event::Synced)),
+            Request::Sync => self.prove().map(Some),
             Request::Lend(bytes) => self.writer.lend(bytes).map(|lends| Some(Event::Lent(lends))),
             Request::TakeBack => {
                 self.writer.take_back();
@@ -134,6 +154,7 @@ impl Committer {
 
     fn append(&mut self, mut batch: Batch, now: Instant) -> Result<Event, LogError> {
         let length = batch.byte_len() as u64;
+        self.mark_due = false;
         let committed = match self.writer.append(&mut batch) {
             Ok(()) => {
                 let due = self.policy.due(now);
@@ -144,7 +165,6 @@ impl Committer {
                     self.sync_if_due(now)?;
                 }
                 self.counters.batches.fetch_add(1, Ordering::Relaxed);
-                self.counters.bytes.fetch_add(length, Ordering::Relaxed);
                 true
             }
             Err(AppendError::NoSpace) => {
@@ -156,25 +176,54 @@ impl Committer {
         };
         batch.clear();
         self.publish();
-        let segment = self.writer.active_number();
-        Ok(if committed { Event::Committed { batch, segment } } else { Event::Refused(batch) })
+        if !committed {
+            return Ok(Event::Refused(batch));
+        }
+        let appended = self.writer.appended();
+        let length = appended - std::mem::replace(&mut self.told, appended);
+        Ok(Event::Committed { batch, segment: self.writer.active_number(), length })
     }
 
     fn sync(&mut self) -> Result<(), LogError> {
         if self.writer.is_dirty() {
             self.writer.sync()?;
-            self.counters.syncs.fetch_add(1, Ordering::Relaxed);
             self.publish();
         }
         self.sync_due = None;
         Ok(())
     }
 
+    /// Syncs, with proof that outlives the loss of what it covers.
+    fn prove(&mut self) -> Result<Event, LogError> {
+        let proven = self.writer.prove();
+        (self.sync_due, self.mark_due) = (None, false);
+        self.publish();
+        match proven {
+            Ok(()) => Ok(Event::Synced { is_proven: true }),
+            Err(AppendError::NoSpace) => Ok(Event::Synced { is_proven: false }),
+            Err(AppendError::Fatal(error)) => Err(error),
+        }
+    }
+
     fn sync_if_due(&mut self, now: Instant) -> Result<(), LogError> {
-        if self.sync_due.is_some_and(|due| due <= now) { self.sync() } else { Ok(()) }
+        if self.sync_due.is_some_and(|due| due <= now) {
+            self.sync()?;
+            self.mark_due = true;
+        }
+        Ok(())
+    }
+
+    /// Marks what an interval's sync covered, as no batch came that says so. The mark itself need not be synced.
+    fn mark_if_due(&mut self) -> Result<(), LogError> {
+        match std::mem::take(&mut self.mark_due).then(|| self.writer.mark()) {
+            Some(Err(AppendError::Fatal(error))) => Err(error),
+            // Nobody was promised a mark.
+            Some(Ok(()) | Err(AppendError::NoSpace)) | None => Ok(()),
+        }
     }
 
     fn on_time(&mut self, now: Instant) -> Result<Option<Event>, LogError> {
+        self.mark_if_due()?;
         self.sync_if_due(now)?;
         let Some(length) = self.lacking else { return Ok(None) };
         self.find_room(length)?;
@@ -182,11 +231,13 @@ impl Committer {
     }
 
     /// Marks an orderly stop, after everything else.
-    pub(super) fn finish(&mut self, now: u64, next_version: u64) -> Result<(), LogError> {
-        self.writer.finish(now, next_version)
+    pub(super) fn finish(&mut self, time: Time, next_version: u64) -> Result<(), LogError> {
+        self.writer.finish(time, next_version)
     }
 
     fn publish(&self) {
+        self.counters.bytes.store(self.writer.appended(), Ordering::Relaxed);
+        self.counters.syncs.store(self.writer.syncs(), Ordering::Relaxed);
         self.counters.active_segment.store(self.writer.active_number(), Ordering::Relaxed);
         self.counters.durable_version.store(self.writer.durable().version, Ordering::Relaxed);
     }
@@ -195,13 +246,14 @@ impl Committer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::Secret;
     use crate::log::fs::{FakeDisk, FaultPlan, Fs as _};
     use crate::mutation::{Key, Mutation, Value};
 
     const SEGMENT: u64 = 1 << 16;
 
     fn committer(disk: &FakeDisk, policy: SyncPolicy) -> Committer {
-        let writer = Writer::create(Arc::new(disk.clone()), SEGMENT, 1).expect("a new store");
+        let writer = Writer::create(Arc::new(disk.clone()), SEGMENT, 1, Secret::new(2)).expect("a new store");
         Committer::new(writer, policy, Arc::default())
     }
 
@@ -254,20 +306,101 @@ mod tests {
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut committer = committer(&FakeDisk::new(), SyncPolicy::Every(Duration::from_secs(1)));
         let counters = Arc::clone(&committer.counters);
-        let syncs = || counters.syncs.load(Ordering::Relaxed);
         // The first batch of a start is durable at once.
         commits(&mut committer, put(1, 1), at(0));
+        let syncs = || counters.syncs.load(Ordering::Relaxed) - 1;
         commits(&mut committer, put(2, 1), at(900));
         assert_eq!((syncs(), committer.patience(at(950))), (0, Some(Duration::from_millis(50))));
         assert!(matches!(committer.serve(Request::LookAgain, at(999)), Ok(None)));
         assert_eq!(syncs(), 0);
         assert!(matches!(committer.serve(Request::LookAgain, at(1000)), Ok(None)));
-        assert_eq!((syncs(), committer.patience(at(1000))), (1, None));
+        assert_eq!((syncs(), committer.patience(at(1000))), (1, Some(Duration::ZERO)), "and a mark is due");
         // Batch after batch leaves no other time.
         for (version, milliseconds, expected) in [(3, 5000, 1), (4, 5999, 1), (5, 6000, 2), (6, 6500, 2)] {
             commits(&mut committer, put(version, 1), at(milliseconds));
             assert_eq!(syncs(), expected, "at {milliseconds} ms");
         }
+    }
+
+    /// Where the log ends.
+    fn end(disk: &FakeDisk) -> u64 {
+        let bytes = disk.read("segment-00000000000000000001.log").expect("a segment");
+        bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
+    }
+
+    #[test]
+    fn an_interval_that_no_batch_follows_is_marked_once() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let disk = FakeDisk::new();
+        let mut committer = committer(&disk, SyncPolicy::Every(Duration::from_secs(1)));
+        commits(&mut committer, put(1, 1), at(0));
+        for (version, milliseconds) in [(2, 0), (3, 1000)] {
+            commits(&mut committer, put(version, 1), at(milliseconds));
+        }
+        // A batch that follows says what the mark would.
+        commits(&mut committer, put(4, 1), at(1001));
+        let marked = end(&disk);
+        assert!(matches!(committer.serve(Request::LookAgain, at(1500)), Ok(None)));
+        assert_eq!(end(&disk), marked);
+        assert!(matches!(committer.serve(Request::LookAgain, at(2001)), Ok(None)), "the sync");
+        assert_eq!((end(&disk), committer.patience(at(2001))), (marked, Some(Duration::ZERO)));
+        let syncs = committer.writer.syncs();
+        assert!(matches!(committer.serve(Request::LookAgain, at(2001)), Ok(None)), "the mark");
+        assert!(end(&disk) > marked);
+        assert_eq!((committer.patience(at(2001)), committer.writer.syncs()), (None, syncs), "it asks for nothing more");
+    }
+
+    #[test]
+    fn a_sync_marks_what_it_covers_unless_that_is_marked() {
+        let disk = FakeDisk::new();
+        let now = Instant::now();
+        for policy in [SyncPolicy::Always, SyncPolicy::Never] {
+            let disk = disk.crash(crate::log::fs::Crash::LoseAll);
+            let mut committer = committer(&disk, policy);
+            let sync = |committer: &mut Committer| {
+                let synced = committer.serve(Request::Sync, now).expect("a disk that works");
+                assert!(matches!(synced, Some(Event::Synced { is_proven: true })), "{synced:?}");
+                end(&disk)
+            };
+            assert_eq!(sync(&mut committer), end(&disk), "nothing was written");
+            commits(&mut committer, put(1, 100), now);
+            commits(&mut committer, put(2, 100), now);
+            let before = end(&disk);
+            let marked = sync(&mut committer);
+            assert!(marked > before && !committer.writer.is_dirty());
+            assert_eq!(sync(&mut committer), marked, "a mark needs no mark");
+            commits(&mut committer, put(3, 100), now);
+            assert!(sync(&mut committer) > marked);
+        }
+    }
+
+    #[test]
+    fn without_room_for_its_mark_a_sync_is_no_proof() {
+        let disk = FakeDisk::new();
+        let mut committer = committer(&disk, SyncPolicy::Never);
+        committer.begin().expect("room");
+        fill(&disk);
+        // Into the spare, and to its end but for less than a mark takes.
+        let mut version = 0;
+        while sizes(&disk).len() == 2 && committer.writer.active_number() == 1 || version < 110 {
+            version += 1;
+            let event =
+                committer.serve(batch(version, &Mutation::Remove { key: Key::bytes(&[7; 1000]) }), Instant::now());
+            if matches!(event, Ok(Some(Event::Refused(_)))) {
+                break;
+            }
+        }
+        for length in (1..=1000).rev().step_by(100).chain((1..100).rev()) {
+            let event = committer
+                .serve(batch(version, &Mutation::Remove { key: Key::bytes(&vec![7; length]) }), Instant::now());
+            version += u64::from(matches!(event, Ok(Some(Event::Committed { .. }))));
+        }
+        let refused = committer.serve(Request::Sync, Instant::now());
+        assert!(matches!(refused, Ok(Some(Event::Synced { is_proven: false }))), "{refused:?}");
+        disk.plan(FaultPlan::default());
+        let synced = committer.serve(Request::Sync, Instant::now());
+        assert!(matches!(synced, Ok(Some(Event::Synced { is_proven: true }))), "{synced:?}");
     }
 
     #[test]

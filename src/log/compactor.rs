@@ -2,9 +2,11 @@
 //!
 //! Knows threads and pace. Does not know what is kept ([`super::compaction`]) or when it is worth it.
 
-use super::compaction::{CompactionError, Outcome, Questions, Steward, Stopped, compact};
+use super::batch::Dependency;
+use super::compaction::{CompactionError, Outcome, Questions, Steward, Stopped, Task, compact};
 use super::error::LogError;
 use super::fs::Fs;
+use super::secret::Secret;
 use super::victims::Run;
 use rustix::process::nice;
 use std::io;
@@ -41,14 +43,16 @@ pub enum Report {
 }
 
 enum Request {
-    Compact { run: Run, present: Vec<u64> },
+    Compact(Task),
     Answered(Questions),
-    Settled,
+    Settled(u64),
 }
 
 /// The handle of the thread, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Compactor {
+    /// What the headers of new segments say.
+    secret: Secret,
     requests: Option<Sender<Request>>,
     reports: Receiver<Report>,
     shared: Arc<Shared>,
@@ -69,11 +73,16 @@ impl Compactor {
     ///
     /// # Errors
     /// What the system says when it can't make a thread.
-    pub fn start(fs: Arc<dyn Fs>, wake: impl Fn() + Send + 'static) -> io::Result<Compactor> {
-        Compactor::start_with(BREATH, fs, wake)
+    pub fn start(fs: Arc<dyn Fs>, secret: Secret, wake: impl Fn() + Send + 'static) -> io::Result<Compactor> {
+        Compactor::start_with(BREATH, fs, secret, wake)
     }
 
-    fn start_with(breath: Duration, fs: Arc<dyn Fs>, wake: impl Fn() + Send + 'static) -> io::Result<Compactor> {
+    fn start_with(
+        breath: Duration,
+        fs: Arc<dyn Fs>,
+        secret: Secret,
+        wake: impl Fn() + Send + 'static,
+    ) -> io::Result<Compactor> {
         let (requests, received) = channel();
         let (sender, reports) = channel();
         let shared = Arc::new(Shared::default());
@@ -87,12 +96,14 @@ impl Compactor {
             free_at: None,
         };
         let thread = thread::Builder::new().name("compaction".into()).spawn(move || worker.run())?;
-        Ok(Compactor { requests: Some(requests), reports, shared, thread: Some(thread), requested: 0 })
+        Ok(Compactor { secret, requests: Some(requests), reports, shared, thread: Some(thread), requested: 0 })
     }
 
-    /// Begins to compact a run; `present` are the numbers of its segments that have a file, oldest first. One at a time.
-    pub fn begin(&mut self, run: Run, present: Vec<u64>) {
-        self.request(Request::Compact { run, present });
+    /// Begins to compact a run; `present` are the numbers of its segments that have a file, oldest first, and `older` the
+    /// segments before them. One at a time.
+    pub fn begin(&mut self, run: Run, present: Vec<u64>, older: Vec<Dependency>) {
+        let secret = self.secret;
+        self.request(Request::Compact(Task { run, present, older, secret }));
     }
 
     /// Gives questions back, answered.
@@ -100,9 +111,9 @@ impl Compactor {
         self.request(Request::Answered(questions));
     }
 
-    /// What the table held when it was asked for is durable.
-    pub fn settled(&mut self) {
-        self.request(Request::Settled);
+    /// What the table held when it was asked for is durable, as is everything up to this version.
+    pub fn settled(&mut self, durable_version: u64) {
+        self.request(Request::Settled(durable_version));
     }
 
     /// How many bytes a second it may read and write from now on; [`UNPACED`] is as many as it can.
@@ -165,8 +176,9 @@ impl<W: Fn()> Worker<W> {
         }
         let fs = Arc::clone(&self.fs);
         while let Ok(request) = self.requests.recv() {
-            let Request::Compact { run, present } = request else { continue };
-            match compact(fs.as_ref(), run, &present, &mut self) {
+            let Request::Compact(task) = request else { continue };
+            let run = task.run;
+            match compact(fs.as_ref(), &task, &mut self) {
                 Ok(outcome) => self.report(Report::Done(run, outcome)),
                 Err(CompactionError::Fatal(error)) => return self.report(Report::Failed(error)),
                 Err(error) => self.report(Report::GaveUp(run, error)),
@@ -189,7 +201,7 @@ impl<W: Fn()> Steward for Worker<W> {
                 *questions = answered;
                 Ok(())
             }
-            Ok(Request::Compact { .. } | Request::Settled) | Err(_) => Err(Stopped),
+            Ok(Request::Compact(_) | Request::Settled(_)) | Err(_) => Err(Stopped),
         }
     }
 
@@ -199,11 +211,11 @@ impl<W: Fn()> Steward for Worker<W> {
         }
     }
 
-    fn settle(&mut self) -> Result<(), Stopped> {
+    fn settle(&mut self) -> Result<u64, Stopped> {
         self.report(Report::Settle);
         match self.requests.recv() {
-            Ok(Request::Settled) => Ok(()),
-            Ok(Request::Compact { .. } | Request::Answered(_)) | Err(_) => Err(Stopped),
+            Ok(Request::Settled(durable_version)) => Ok(durable_version),
+            Ok(Request::Compact(_) | Request::Answered(_)) | Err(_) => Err(Stopped),
         }
     }
 
@@ -241,8 +253,12 @@ impl Compactor {
     ///
     /// # Errors
     /// As [`Compactor::start`].
-    pub fn start_breathless(fs: Arc<dyn Fs>, wake: impl Fn() + Send + 'static) -> io::Result<Compactor> {
-        Compactor::start_with(Duration::ZERO, fs, wake)
+    pub fn start_breathless(
+        fs: Arc<dyn Fs>,
+        secret: Secret,
+        wake: impl Fn() + Send + 'static,
+    ) -> io::Result<Compactor> {
+        Compactor::start_with(Duration::ZERO, fs, secret, wake)
     }
 
     /// How many reports there will have been when it has done all that was asked so far.
@@ -263,7 +279,7 @@ mod tests {
     /// A disk with a sealed segment of so many records, and an active one.
     fn disk(records: u64) -> FakeDisk {
         let disk = FakeDisk::new();
-        let mut writer = Writer::create(Arc::new(disk.clone()), 64 << 10, 1).expect("a new store");
+        let mut writer = Writer::create(Arc::new(disk.clone()), 64 << 10, 1, SECRET).expect("a new store");
         let mut version = 0;
         while writer.active_number() == 1 || version < records {
             let mut batch = Batch::default();
@@ -276,11 +292,12 @@ mod tests {
         disk
     }
 
+    const SECRET: Secret = Secret::new(2);
     const RUN: Run = Run { first: 1, last: 1, keep_removals: false, is_empty: false };
 
     fn compactor(disk: &FakeDisk) -> (Compactor, Receiver<()>) {
         let (rung, woken) = channel();
-        let compactor = Compactor::start(Arc::new(disk.clone()), move || {
+        let compactor = Compactor::start(Arc::new(disk.clone()), SECRET, move || {
             let _ = rung.send(());
         });
         (compactor.expect("a thread"), woken)
@@ -296,7 +313,7 @@ mod tests {
         let disk = disk(1);
         let before = disk.read(&file_name(1)).expect("a segment").len();
         let (mut compactor, woken) = compactor(&disk);
-        compactor.begin(RUN, vec![1]);
+        compactor.begin(RUN, vec![1], Vec::new());
         let outcome = loop {
             match next(&mut compactor, &woken) {
                 Report::Ask(mut questions) => {
@@ -306,7 +323,7 @@ mod tests {
                 Report::Settle => {
                     let now = disk.read(&file_name(1)).expect("a segment").len();
                     assert_eq!(now, before, "nothing takes effect before it is settled");
-                    compactor.settled();
+                    compactor.settled(0);
                 }
                 Report::Done(run, outcome) => {
                     assert_eq!(run, RUN);
@@ -324,7 +341,7 @@ mod tests {
     fn an_end_in_the_middle_leaves_nothing_behind() {
         let disk = disk(1);
         let (mut compactor, woken) = compactor(&disk);
-        compactor.begin(RUN, vec![1]);
+        compactor.begin(RUN, vec![1], Vec::new());
         assert!(matches!(next(&mut compactor, &woken), Report::Ask(_)));
         drop(compactor);
         let names = crate::log::fs::Fs::list(&disk).expect("names");
@@ -356,7 +373,7 @@ mod tests {
         let (mut compactor, woken) = compactor(&disk);
         // One byte a second: the first batch takes minutes.
         compactor.set_rate(1);
-        compactor.begin(RUN, vec![1]);
+        compactor.begin(RUN, vec![1], Vec::new());
         assert!(woken.recv_timeout(Duration::from_millis(100)).is_err());
         compactor.set_rate(UNPACED);
         assert!(matches!(next(&mut compactor, &woken), Report::Ask(_)));

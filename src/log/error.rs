@@ -56,16 +56,23 @@ pub enum LogError {
         /// The file.
         name: String,
     },
-    /// A format that this program does not know.
-    #[error(
-        "{name} was written by a newer kvd (format version {version}; this one reads up to {}). Nothing was changed. Start the newer program",
-        super::segment::FORMAT_VERSION
-    )]
+    /// Something that this program does not know.
+    #[error("{name} was written by a newer kvd: it has {what}. Nothing was changed. Start the newer program")]
     Newer {
         /// The file.
         name: String,
-        /// Its format version.
-        version: u16,
+        /// What in it.
+        what: Unknown,
+    },
+    /// Files of two moments, as a copy has that was made file by file while kvd ran.
+    #[error(
+        "{name} is not of the same moment as the rest of the directory: {why}. Nothing was changed. Restore a copy that was made while kvd was stopped, or of a snapshot; `kvd repair` goes on with what there is"
+    )]
+    TornCopy {
+        /// The file that tells.
+        name: String,
+        /// What does not fit.
+        why: Mismatch,
     },
     /// A segment that was renamed.
     #[error(
@@ -92,6 +99,56 @@ pub enum LogError {
     /// The log thread, or that of compaction, is gone.
     #[error("a thread of the log ended unexpectedly; the lines above say why")]
     ThreadGone,
+}
+
+/// What only a newer program can have written. Displays as a noun phrase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// A format version.
+    #[error("format version {0}, and this program reads up to {max}", max = super::segment::FORMAT_VERSION)]
+    Format(u16),
+    /// A kind of segment.
+    #[error("segment kind {0}, which this program does not know")]
+    SegmentKind(u16),
+    /// A header with a history of epochs.
+    #[error("a history of epochs, which this program does not know")]
+    EpochHistory,
+    /// A kind of batch.
+    #[error("batch kind {0}, which this program does not know")]
+    BatchKind(u16),
+    /// A kind of record, or a mark of one.
+    #[error("a record of kind {kind} with marks {marks:#04x}, which this program does not know")]
+    Record {
+        /// Its kind.
+        kind: u8,
+        /// Its marks.
+        marks: u8,
+    },
+}
+
+/// Why files are not of one moment. Displays as a clause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// A compacted segment relies on a later state of an older one than is there.
+    #[error(
+        "it relies on segment {number} as compacted {generation} times, but what is there was compacted {found} times"
+    )]
+    Generation {
+        /// The older segment.
+        number: u64,
+        /// Its generation, at least.
+        generation: u32,
+        /// The generation of what stands for it.
+        found: u32,
+    },
+    /// The log ends before what a compacted segment relies on.
+    #[error("it relies on versions up to {durable}, but the log ends with version {last}")]
+    Ends {
+        /// The version up to which it relies on the log.
+        durable: u64,
+        /// The last one in the log.
+        last: u64,
+    },
 }
 
 impl LogError {

@@ -11,7 +11,7 @@
 //! versions from    1                     9_000         12_500
 //! ```
 
-use super::batch::Tally;
+use super::batch::{Dependency, Tally};
 use super::segment::SEGMENT_HEADER;
 
 /// One segment's accounts.
@@ -21,6 +21,8 @@ pub struct Usage {
     pub first: u64,
     /// Its number.
     pub number: u64,
+    /// How often what is in it was compacted.
+    pub generation: u32,
     /// No record in it has a version below.
     pub versions_from: u64,
     /// Bytes of its file, up to its last batch.
@@ -44,7 +46,12 @@ impl Usage {
     /// Bytes that a compaction would give back. Removals have to be kept while an older segment may hold what they hide.
     pub fn garbage(&self, keep_removals: bool) -> u64 {
         let kept = self.live_bytes + if keep_removals { self.tally.removal_bytes } else { 0 };
-        self.bytes.saturating_sub(SEGMENT_HEADER as u64 + kept)
+        // What a compacted segment holds beside records it would hold again: to compact it for that would never end.
+        let held = match self.generation {
+            0 => self.bytes.saturating_sub(SEGMENT_HEADER as u64),
+            _ => self.tally.put_bytes + self.tally.removal_bytes,
+        };
+        held.saturating_sub(kept)
     }
 }
 
@@ -84,6 +91,12 @@ impl Ledger {
     /// Every segment, oldest first. The last one is the active one.
     pub fn segments(&self) -> &[Usage] {
         &self.segments
+    }
+
+    /// The segments older than the one of this number, as they are now.
+    pub fn older_than(&self, number: u64) -> Vec<Dependency> {
+        let older = self.segments.iter().take_while(|usage| usage.number < number);
+        older.map(|usage| Dependency { number: usage.number, generation: usage.generation }).collect()
     }
 
     /// The table has an entry of this version, whose record has this length.
@@ -147,6 +160,7 @@ impl Ledger {
         let whole = Usage {
             first: victims.first().map_or(first, |oldest| oldest.first),
             number: last,
+            generation: victims.iter().map(|usage| usage.generation).max().unwrap_or(0) + 1,
             versions_from: victims.first().map_or(0, |oldest| oldest.versions_from),
             bytes,
             tally,
@@ -240,6 +254,15 @@ mod tests {
         // Compacted again, together with what lies before it.
         ledger.replaced(1, 3, 6000, puts(23));
         assert_eq!((ledger.segments().len(), ledger.segments()[0].live, ledger.segments()[0].first), (2, 23, 1));
+    }
+
+    #[test]
+    fn what_a_compacted_segment_says_of_others_is_no_garbage() {
+        let tally = puts(2);
+        let usage = Usage { bytes: 4096 + 1000, tally, live: 1, live_bytes: 100, ..Usage::default() };
+        assert_eq!(usage.garbage(false), 900, "headers of batches go as well");
+        assert_eq!(Usage { generation: 1, ..usage }.garbage(false), 100);
+        assert_eq!(Usage { generation: 1, live_bytes: 200, ..usage }.garbage(false), 0);
     }
 
     #[test]

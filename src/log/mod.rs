@@ -31,19 +31,22 @@ pub mod record;
 pub mod recovery;
 pub mod salvage;
 pub mod scan;
+mod secret;
 pub mod segment;
 mod thread;
+pub mod verified;
 pub mod victims;
 mod writer;
 
 pub use batch::{Batch, Tally};
 pub use committer::Event;
 pub use directory::DataDir;
-pub use error::LogError;
+pub use error::{LogError, Mismatch, Unknown};
 pub use ledger::{Ledger, Usage};
 pub use open::{LogOptions, Ready, Recovered, UNCLEAN_SKIP, Unread};
 pub use policy::SyncPolicy;
 pub use recovery::Progress;
+pub use secret::Secret;
 pub use thread::Log;
 pub use writer::{AppendError, Writer};
 

@@ -1,7 +1,7 @@
 //! From a directory to a log that can be written: survey, replay, mend.
 //!
-//! Knows the order of these steps, and what a start adds of its own: a new store's identity, and the versions that an unclean end
-//! skips. The steps themselves are elsewhere.
+//! Knows the order of these steps, and what a start adds of its own: a new store's identity and secret, and the versions that an
+//! unclean end skips. The steps themselves are elsewhere.
 
 use super::compactor::Compactor;
 use super::error::LogError;
@@ -10,11 +10,12 @@ use super::ledger::{Ledger, Usage};
 use super::mend;
 use super::policy::SyncPolicy;
 use super::recovery::{self, Apply, Progress, Reading, Survey, Verdict};
+use super::secret::{Secret, random_bits};
 use super::thread::Log;
 use super::writer::{Resume, Writer};
 use crate::fault;
+use crate::timeline::Time;
 use std::sync::Arc;
-use tracing::info;
 
 /// Versions skipped by a start after an unclean end: more than can have been handed out and lost.
 pub const UNCLEAN_SKIP: u64 = 1 << 32;
@@ -35,10 +36,14 @@ pub struct LogOptions {
 pub struct Recovered {
     /// The version to hand out next.
     pub next_version: u64,
-    /// The latest time that the log records, Unix milliseconds; 0 in a new one.
-    pub last_now: u64,
-    /// Records replayed.
+    /// The last time that the log records; none in a new one.
+    pub time: Option<Time>,
+    /// Segments and records replayed.
+    pub segments: usize,
+    /// As above.
     pub records: u64,
+    /// Whether the last run ended in an orderly way.
+    pub clean_stop: bool,
 }
 
 /// A log whose segment headers were read and found to belong together, not yet replayed.
@@ -48,6 +53,7 @@ pub struct Unread {
     options: LogOptions,
     survey: Survey,
     identity: u128,
+    secret: Secret,
 }
 
 impl Unread {
@@ -60,14 +66,16 @@ impl Unread {
         fault::at("start-surveyed").map_err(LogError::io("read", "the data directory"))?;
         let identity = match survey.identity() {
             Some(identity) => identity,
-            None => random_identity()?,
+            None => random_bits("the store's identity")?,
         };
-        Ok(Unread { fs, options, survey, identity })
+        // A store of format 1 has none until its next segment is begun.
+        let secret = survey.secret().map_or_else(Secret::random, Ok)?;
+        Ok(Unread { fs, options, survey, identity, secret })
     }
 
-    /// The store's identity: random, the same for ever.
-    pub fn identity(&self) -> u128 {
-        self.identity
+    /// What the store keys its hashes by: random, the same for ever.
+    pub fn secret(&self) -> Secret {
+        self.secret
     }
 
     /// Whether there is no log yet.
@@ -80,28 +88,25 @@ impl Unread {
     /// # Errors
     /// [`LogError::Damage`], and what the disk refuses. What was applied must then be thrown away.
     pub fn replay(self, progress: &Progress, apply: &Apply<'_>) -> Result<(Ready, Recovered), LogError> {
-        let Unread { fs, options, survey, identity } = self;
+        let Unread { fs, options, survey, identity, secret } = self;
         let disk = Arc::clone(&fs);
         let readings = recovery::read_all(fs.as_ref(), &survey.segments, options.threads, progress, apply)?;
-        recovery::refuse_damage(&readings)?;
+        recovery::refuse(&readings)?;
         fault::at("start-replayed").map_err(LogError::io("read", "the data directory"))?;
         mend::clear_left_overs(fs.as_ref(), &survey, spare_to_keep(&survey, &readings))?;
         let recovered = summarize(&readings);
         let writer = match readings.last() {
-            None => Writer::create(fs, options.segment_size, identity)?,
+            None => Writer::create(fs, options.segment_size, identity, secret)?,
             Some(active) => {
                 let (file, durable) = mend::settle(fs.as_ref(), active)?;
-                let Reading { segment, report, .. } = active;
-                let header = segment.header;
                 let spare = spare_to_keep(&survey, &readings);
-                let (end, link, last_now) = (report.end, report.link, recovered.last_now);
-                let resume = Resume { file, header, end, link, durable, spare, last_now };
-                Writer::resume(fs, options.segment_size, resume, recovered.next_version)?
+                let resume = Resume { file, header: active.segment.header, report: active.report, durable, spare };
+                Writer::resume(fs, options.segment_size, secret, resume, recovered.next_version)?
             }
         };
         let writer = if options.sync == SyncPolicy::Always { writer.synced_batch_by_batch() } else { writer };
         let ledger = Ledger::new(readings.iter().map(usage).collect());
-        Ok((Ready { writer, sync: options.sync, ledger, fs: disk }, recovered))
+        Ok((Ready { writer, sync: options.sync, ledger, fs: disk, secret }, recovered))
     }
 }
 
@@ -112,6 +117,7 @@ pub struct Ready {
     sync: SyncPolicy,
     ledger: Ledger,
     fs: Arc<dyn Fs>,
+    secret: Secret,
 }
 
 impl Ready {
@@ -128,7 +134,7 @@ impl Ready {
     /// # Errors
     /// What the system says when it can't make a thread.
     pub fn compactor(&self, wake: impl Fn() + Send + 'static) -> std::io::Result<Compactor> {
-        Compactor::start(Arc::clone(&self.fs), wake)
+        Compactor::start(Arc::clone(&self.fs), self.secret, wake)
     }
 
     /// The accounts of the segments, in which nothing is known to count yet: see [`Ledger::found`].
@@ -155,6 +161,7 @@ fn usage(reading: &Reading) -> Usage {
     Usage {
         first: header.first(),
         number: header.number,
+        generation: header.generation(),
         versions_from: header.next_version,
         bytes: reading.report.end,
         tally: reading.tally,
@@ -165,21 +172,14 @@ fn usage(reading: &Reading) -> Usage {
 fn summarize(readings: &[Reading]) -> Recovered {
     let reports = || readings.iter().map(|reading| &reading.report);
     let next_version = reports().map(|report| report.next_version).max().unwrap_or(1);
-    let clean = reports().next_back().is_none_or(|last| last.clean_stop && last.fault.is_none());
-    let records = reports().map(|report| report.records).sum();
-    info!(segments = readings.len(), records, clean_stop = clean, "log replayed");
+    let clean_stop = reports().next_back().is_none_or(|last| last.clean_stop && last.fault.is_none());
     Recovered {
         // Also where the record of a version that was handed out is lost, none is handed out twice.
-        next_version: if clean { next_version } else { next_version.saturating_add(UNCLEAN_SKIP) },
-        last_now: reports().map(|report| report.last_now).max().unwrap_or(0),
-        records,
+        next_version: if clean_stop { next_version } else { next_version.saturating_add(UNCLEAN_SKIP) },
+        // The last one, which may be earlier than others: a clock that was wrong once is not believed for ever.
+        time: reports().next_back().map(|last| last.time),
+        segments: readings.len(),
+        records: reports().map(|report| report.records).sum(),
+        clean_stop,
     }
-}
-
-fn random_identity() -> Result<u128, LogError> {
-    let mut bytes = [0; 16];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| LogError::io("draw", "the store's identity")(errno.into()))?;
-    debug_assert_eq!(filled, bytes.len(), "up to 256 bytes come whole");
-    Ok(u128::from_le_bytes(bytes))
 }

@@ -9,7 +9,7 @@
 // What serde derives for an optional borrowed byte string.
 #![allow(clippy::ref_option_ref)]
 
-use super::bytes::{put, u16_at, u32_at, u64_at};
+use super::bytes::{array, put, u16_at, u32_at, u64_at};
 use super::checksum::Seed;
 use crate::mutation::{Key, Mutation, Space, Value};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,8 @@ const KIND_REMOVE: u8 = 2;
 const KIND_FLUSH: u8 = 3;
 const FIRST_OF_GROUP: u8 = 1;
 const LAST_OF_GROUP: u8 = 2;
+/// Of a removal: it made room in memory.
+const EVICTED: u8 = 4;
 
 const PAYLOAD_CONFIG: bincode::config::Configuration = bincode::config::standard();
 
@@ -56,12 +58,16 @@ pub fn encode(into: &mut Vec<u8>, version: u64, mutation: &Mutation<'_>, first: 
     let start = into.len();
     let kind = match mutation {
         Mutation::Put { .. } => KIND_PUT,
-        Mutation::Remove { .. } => KIND_REMOVE,
+        Mutation::Remove { .. } | Mutation::Evict { .. } => KIND_REMOVE,
         Mutation::Flush { .. } => KIND_FLUSH,
     };
     into.extend_from_slice(&[0; 8]);
     into.extend_from_slice(&version.to_le_bytes());
-    into.extend_from_slice(&[kind, if first { FIRST_OF_GROUP } else { 0 }, 0, 0]);
+    let mut marks = if first { FIRST_OF_GROUP } else { 0 };
+    if matches!(mutation, Mutation::Evict { .. }) {
+        marks |= EVICTED;
+    }
+    into.extend_from_slice(&[kind, marks, 0, 0]);
     encode_payload(into, mutation);
     let length = into.len() - start - RECORD_HEADER;
     debug_assert!(length <= MAX_PAYLOAD, "limits keep every payload within 32 bits");
@@ -77,7 +83,7 @@ pub fn encoded_len(mutation: &Mutation<'_>) -> usize {
                 + blob_len(key.bytes)
                 + blob_len(value.bytes)
         }
-        Mutation::Remove { key } => 1 + blob_len(key.bytes),
+        Mutation::Remove { key } | Mutation::Evict { key } => 1 + blob_len(key.bytes),
         Mutation::Flush { prefix } => 1 + prefix.map_or(0, blob_len),
     };
     RECORD_HEADER + payload
@@ -139,6 +145,13 @@ pub enum RecordFault {
     Checksum,
     /// The checksum is right and the contents are not: it was written wrong.
     Payload,
+    /// The checksum is right, and it is of a kind, or has a mark, that this program does not know: a newer one wrote it.
+    Newer {
+        /// Its kind.
+        kind: u8,
+        /// Its marks.
+        marks: u8,
+    },
 }
 
 /// Reads the record at the start of `bytes`, which stands at `position` of a segment.
@@ -152,7 +165,15 @@ pub fn decode(bytes: &[u8], seed: Seed, position: u64) -> Result<Record<'_>, Rec
     if seed.at(position, covered) != checksum {
         return Err(RecordFault::Checksum);
     }
-    parse(bytes, length, checksum).ok_or(RecordFault::Payload)
+    parse(bytes, length, checksum).ok_or_else(|| match array::<2>(bytes, 16) {
+        Some([kind, marks]) if is_unknown(kind, marks) => RecordFault::Newer { kind, marks },
+        _ => RecordFault::Payload,
+    })
+}
+
+/// Whether only a newer program can have written this. A kind of 0 was never given.
+fn is_unknown(kind: u8, marks: u8) -> bool {
+    kind > KIND_FLUSH || marks & !(FIRST_OF_GROUP | LAST_OF_GROUP | EVICTED) != 0
 }
 
 /// Reads a record again that [`decode`] has found right, without summing it again.
@@ -163,11 +184,14 @@ pub fn reread(bytes: &[u8]) -> Option<Record<'_>> {
 fn parse(bytes: &[u8], length: usize, checksum: u32) -> Option<Record<'_>> {
     let version = u64_at(bytes, 8)?;
     let [kind, marks, ..] = *bytes.get(16..RECORD_HEADER)? else { return None };
-    let unknown_marks = marks & !(FIRST_OF_GROUP | LAST_OF_GROUP);
-    if version == 0 || unknown_marks != 0 || u16_at(bytes, 18)? != 0 {
+    if version == 0 || is_unknown(kind, marks) || u16_at(bytes, 18)? != 0 {
         return None;
     }
-    let mutation = decode_payload(kind, bytes.get(RECORD_HEADER..length)?)?;
+    let mutation = match decode_payload(kind, bytes.get(RECORD_HEADER..length)?)? {
+        mutation if marks & EVICTED == 0 => mutation,
+        Mutation::Remove { key } => Mutation::Evict { key },
+        _ => return None,
+    };
     let (first, last) = (marks & FIRST_OF_GROUP != 0, marks & LAST_OF_GROUP != 0);
     Some(Record { version, mutation, first, last, checksum, length })
 }
@@ -184,7 +208,9 @@ fn encode_payload(into: &mut Vec<u8>, mutation: &Mutation<'_>) {
                 value: value.bytes,
             },
         ),
-        Mutation::Remove { key } => encode_value(into, RemovePayload { space: key.space as u8, key: key.bytes }),
+        Mutation::Remove { key } | Mutation::Evict { key } => {
+            encode_value(into, RemovePayload { space: key.space as u8, key: key.bytes });
+        }
         Mutation::Flush { prefix } => encode_value(into, FlushPayload { prefix }),
     }
 }
@@ -265,6 +291,7 @@ mod tests {
             put_mutation(),
             Mutation::Put { key: python, value: empty },
             Mutation::Remove { key: python },
+            Mutation::Evict { key: python },
             Mutation::Flush { prefix: None },
             Mutation::Flush { prefix: Some(b"") },
             Mutation::Flush { prefix: Some(b"user:") },
@@ -334,8 +361,11 @@ mod tests {
         };
         assert_eq!(changed(8, 7), Ok((7, true, true)));
         assert_eq!(changed(17, 0), Ok((9, false, false)));
-        for (at, byte) in [(8, 0), (16, 0), (16, 4), (17, 4), (17, 7), (17, 0x80), (18, 1), (19, 1), (20, 2)] {
+        for (at, byte) in [(8, 0), (16, 0), (17, 4), (17, 7), (18, 1), (19, 1), (20, 2)] {
             assert_eq!(changed(at, byte), Err(RecordFault::Payload), "{byte} at {at}");
+        }
+        for (at, byte, kind, marks) in [(16, 4, 4, 3), (16, 255, 255, 3), (17, 8, 1, 8), (17, 0x83, 1, 0x83)] {
+            assert_eq!(changed(at, byte), Err(RecordFault::Newer { kind, marks }), "{byte} at {at}");
         }
     }
 }

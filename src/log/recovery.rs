@@ -6,11 +6,12 @@
 //! Two steps: [`survey`] reads headers and refuses what can't be right; [`read_all`] reads the rest on all cores.
 //! Segments are read in any order, since the highest version of a key wins, and are held against each other after that.
 
-use super::batch::{Link, Tally};
-use super::error::LogError;
+use super::batch::{Dependency, Link, Tally};
+use super::error::{LogError, Mismatch, Unknown};
 use super::fs::{Contents, Fs};
 use super::record::Record;
 use super::scan::{Fault, SegmentReport, scan};
+use super::secret::Secret;
 use super::segment::{Compacted, FileRole, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name};
 use crate::fault;
 use crate::mutation::Mutation;
@@ -68,6 +69,11 @@ impl Survey {
     pub fn identity(&self) -> Option<u128> {
         self.segments.first().map(|segment| segment.header.identity)
     }
+
+    /// The store's secret; none where every segment is of format 1.
+    pub fn secret(&self) -> Option<Secret> {
+        self.segments.iter().rev().find_map(|segment| segment.header.secret)
+    }
 }
 
 /// The numbers of all files that are named as segments, rising.
@@ -112,7 +118,7 @@ pub fn survey(fs: &dyn Fs) -> Result<Survey, LogError> {
                 above_journal = false;
                 survey.segments.push(Segment { name, header });
             }
-            HeaderState::Newer { version } => return Err(LogError::Newer { name, version }),
+            HeaderState::Newer(what) => return Err(LogError::Newer { name, what }),
             HeaderState::Foreign => return Err(LogError::Foreign { name }),
             state => {
                 let contents = fs.contents(&name).map_err(LogError::io("read", &name))?;
@@ -191,7 +197,7 @@ fn take_replaced(segments: &mut Vec<Segment>) -> Result<Vec<Segment>, LogError> 
     Ok(replaced)
 }
 
-/// What became of the end of one segment: rows 1 to 5.
+/// What became of the end of one segment: rows 1 to 5 and 17.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// As it was left.
@@ -200,10 +206,20 @@ pub enum Verdict {
     TornTail,
     /// Refuse.
     Damage(Fault),
+    /// Refuse: a newer program wrote what stands there.
+    Newer(Unknown),
+}
+
+/// Row 17, which comes before the others: what this program does not know it neither cuts nor calls damaged.
+fn judge_unknown(report: &SegmentReport) -> Option<Verdict> {
+    report.fault.and_then(Fault::unknown).map(Verdict::Newer)
 }
 
 /// Rows 15 and 16: a compacted segment is whole, to the byte, or damaged.
 pub fn judge_compacted(report: &SegmentReport, compacted: Compacted, file_len: u64) -> Verdict {
+    if let Some(newer) = judge_unknown(report) {
+        return newer;
+    }
     match report.fault {
         Some(fault) => Verdict::Damage(fault),
         None if file_len > compacted.length => Verdict::Damage(Fault::Trailing),
@@ -215,6 +231,9 @@ pub fn judge_compacted(report: &SegmentReport, compacted: Compacted, file_len: u
 /// Rows 1 to 5 of the decision table. `successor` is what the header of the next segment carries on, `None` for the
 /// active one; `trailing` is whether a sealed segment's file goes on after its end.
 pub fn judge(report: &SegmentReport, successor: Option<Link>, trailing: bool) -> Verdict {
+    if let Some(newer) = judge_unknown(report) {
+        return newer;
+    }
     match (successor, report.fault) {
         (Some(successor), None) if successor == report.link && !trailing => Verdict::Clean,
         (Some(successor), None) if successor == report.link => Verdict::Damage(Fault::Trailing),
@@ -237,6 +256,8 @@ pub struct Reading {
     pub report: SegmentReport,
     /// Its records by what they are for.
     pub tally: Tally,
+    /// The older segments on which it relies.
+    pub dependencies: Vec<Dependency>,
     /// What that means.
     pub verdict: Verdict,
 }
@@ -311,8 +332,9 @@ pub fn read_segment<'a>(
     progress: &Progress,
     visit: &mut dyn FnMut(Record<'a>),
 ) -> Reading {
-    let mut tally = Tally::default();
+    let (mut tally, mut dependencies) = (Tally::default(), Vec::new());
     let report = scan(&segment.header, contents.bytes(), &mut |batch| {
+        dependencies.extend(batch.dependencies());
         for record in batch.records() {
             tally.add(&record.mutation, record.length);
             visit(record);
@@ -325,18 +347,52 @@ pub fn read_segment<'a>(
         SegmentKind::Journal => judge(&report, successor, contents.file_len() != report.end),
         SegmentKind::Compacted(compacted) => judge_compacted(&report, compacted, contents.file_len()),
     };
-    Reading { segment: segment.clone(), report, tally, verdict }
+    Reading { segment: segment.clone(), report, tally, dependencies, verdict }
 }
 
-/// The first damage among readings, as the error that a start refuses with.
+/// What is wrong with the first reading of which something is, as the error that a start refuses with; then what does not fit
+/// between them.
 ///
 /// # Errors
-/// [`LogError::Damage`].
-pub fn refuse_damage(readings: &[Reading]) -> Result<(), LogError> {
-    for Reading { segment, report, verdict, .. } in readings {
-        if let Verdict::Damage(fault) = *verdict {
-            return Err(LogError::Damage { name: segment.name.clone(), offset: report.end, fault });
+/// [`LogError::Damage`], [`LogError::Newer`], [`LogError::TornCopy`].
+pub fn refuse(readings: &[Reading]) -> Result<(), LogError> {
+    readings.iter().try_for_each(Reading::refuse)?;
+    let Some((torn, why)) = mismatches(readings).next() else { return Ok(()) };
+    Err(LogError::TornCopy { name: torn.segment.name.clone(), why })
+}
+
+impl Reading {
+    /// The error with which a start refuses because of this segment alone.
+    ///
+    /// # Errors
+    /// [`LogError::Damage`], [`LogError::Newer`].
+    pub fn refuse(&self) -> Result<(), LogError> {
+        let name = || self.segment.name.clone();
+        match self.verdict {
+            Verdict::Damage(fault) => Err(LogError::Damage { name: name(), offset: self.report.end, fault }),
+            Verdict::Newer(what) => Err(LogError::Newer { name: name(), what }),
+            Verdict::Clean | Verdict::TornTail => Ok(()),
         }
     }
-    Ok(())
+}
+
+/// Rows 18 and 19: the compacted segments that rely on a later state of the others than is there, as in a directory that was
+/// copied file by file while kvd ran.
+pub fn mismatches(readings: &[Reading]) -> impl Iterator<Item = (&Reading, Mismatch)> {
+    let last = readings.iter().map(|reading| reading.report.next_version).max().unwrap_or(1).saturating_sub(1);
+    readings.iter().filter_map(move |reading| {
+        let stale = reading.dependencies.iter().find_map(|&Dependency { number, generation }| {
+            let found = standing_for(readings, number)?.generation();
+            (found < generation).then_some(Mismatch::Generation { number, generation, found })
+        });
+        let SegmentHeader { kind, durable_version: durable, .. } = reading.segment.header;
+        let is_short = matches!(kind, SegmentKind::Compacted(_)) && last < durable;
+        Some((reading, stale.or(is_short.then_some(Mismatch::Ends { durable, last }))?))
+    })
+}
+
+/// The header of the segment that has this number, or stands for the one that had.
+fn standing_for(readings: &[Reading], number: u64) -> Option<&SegmentHeader> {
+    let at = readings.partition_point(|reading| reading.segment.header.number < number);
+    Some(&readings.get(at)?.segment.header)
 }

@@ -4,12 +4,14 @@
 //! for the very place where it stands, so nothing inside of a value is ever taken for one. Changes nothing. A start never
 //! uses it: what it gives up is for a person to accept.
 
-use super::batch::{BATCH_HEADER, BatchHeader, Link, find_header};
+use super::batch::{BatchKind, Link};
 use super::bytes::{all_zero, array, u32_at, u64_at};
 use super::checksum::Seed;
 use super::record::{self, RECORD_HEADER, Record};
 use super::segment::{SEGMENT_HEADER, SegmentHeader};
+use super::verified::{BatchHeader, find_header};
 use crate::mutation::{Key, Mutation, Space};
+use crate::timeline::Time;
 
 /// A stretch of a segment that can't be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +51,8 @@ pub struct Salvaged {
     pub next_version: u64,
     /// The number of the batch that would come next.
     pub next_batch: u64,
-    /// The latest time that it records, Unix milliseconds.
-    pub last_now: u64,
+    /// The last time that it records.
+    pub time: Time,
 }
 
 /// Reads a segment whose header is known, and gives every whole group to `visit`, in order. `bytes` is the segment from its
@@ -59,7 +61,7 @@ pub fn salvage<'a>(header: &SegmentHeader, bytes: &'a [u8], visit: &mut dyn FnMu
     let salvaged = Salvaged {
         next_version: header.next_version,
         next_batch: header.first_batch().number,
-        last_now: header.created,
+        time: header.time,
         ..Salvaged::default()
     };
     let mut reader =
@@ -111,17 +113,19 @@ impl<'a> Reader<'a, '_> {
         if !std::mem::take(&mut self.lost_count) && header.link.number != self.salvaged.next_batch {
             self.give_up(position);
         }
-        let body = position + BATCH_HEADER;
+        let body = position + header.length;
         let told = usize::try_from(header.body_length).ok().and_then(|length| body.checked_add(length));
         let within = told.filter(|end| *end <= self.bytes.len());
         let end = within.unwrap_or(self.bytes.len());
-        self.read_records(body, end);
+        if header.kind != Ok(BatchKind::Dependencies) {
+            self.read_records(body, end);
+        }
         if within.is_none() {
             self.give_up(end);
         }
         self.salvaged.next_batch = header.link.number + 1;
         self.salvaged.next_version = self.salvaged.next_version.max(header.next_version);
-        self.salvaged.last_now = self.salvaged.last_now.max(header.now);
+        self.salvaged.time = header.time;
         end
     }
 
@@ -147,7 +151,7 @@ impl<'a> Reader<'a, '_> {
         let bytes = self.bytes.get(at..to)?;
         // First what can be told without summing, since this may be asked of every offset.
         let [kind, marks, padding @ ..] = array::<4>(bytes, 16)?;
-        let is_likely = (1..=3).contains(&kind) && marks <= 3 && padding == [0, 0];
+        let is_likely = (1..=3).contains(&kind) && marks <= 7 && padding == [0, 0];
         if !is_likely || u64_at(bytes, 8)? < self.lowest_version() {
             return None;
         }
@@ -217,7 +221,7 @@ impl<'a> Reader<'a, '_> {
 impl Lost {
     fn of(record: &Record<'_>) -> Lost {
         let key = match record.mutation {
-            Mutation::Put { key, .. } | Mutation::Remove { key } => Some(key),
+            Mutation::Put { key, .. } | Mutation::Remove { key } | Mutation::Evict { key } => Some(key),
             Mutation::Flush { .. } => None,
         };
         Lost { version: record.version, key: key.map(|Key { space, bytes }| (space, bytes.into())) }

@@ -3,10 +3,13 @@
 //! Knows how batches follow each other. Does not know files, directories or what a fault means for the log as a
 //! whole, changes nothing, and sizes nothing by what it reads. `kvd check` and a start share it.
 
-use super::batch::{BATCH_HEADER, BatchFault, BatchKind, Link, VerifiedBatch, find_header};
+use super::batch::{BATCH_HEADER, BatchKind, Link};
 use super::bytes::all_zero;
+use super::error::Unknown;
 use super::record::RecordFault;
 use super::segment::{SEGMENT_HEADER, SegmentHeader};
+use super::verified::{BatchFault, VerifiedBatch, find_header};
+use crate::timeline::Time;
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -35,6 +38,19 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// What is unknown, where only a newer program can have written what stands there.
+    pub fn unknown(self) -> Option<Unknown> {
+        match self {
+            Fault::Batch(BatchFault::Newer(kind)) => Some(Unknown::BatchKind(kind)),
+            Fault::Batch(BatchFault::Record(_, RecordFault::Newer { kind, marks })) => {
+                Some(Unknown::Record { kind, marks })
+            }
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -47,8 +63,12 @@ impl fmt::Display for Fault {
                     RecordFault::CutShort => "leads beyond its batch",
                     RecordFault::Checksum => "does not match its checksum",
                     RecordFault::Payload => "has contents that can't be decoded",
+                    RecordFault::Newer { .. } => "is of a kind that this program does not know",
                 };
                 write!(f, "the record {offset} bytes into the batch {what}")
+            }
+            Fault::Batch(BatchFault::Newer(kind)) => {
+                write!(f, "a batch of kind {kind}, which this program does not know")
             }
             Fault::Batch(BatchFault::Body) => write!(f, "a batch whose records do not belong together"),
             Fault::Gap => write!(f, "zeros where a batch should be"),
@@ -74,8 +94,12 @@ pub struct SegmentReport {
     pub records: u64,
     /// The version to hand out next, as of its last batch.
     pub next_version: u64,
-    /// The latest time that it records, Unix milliseconds.
-    pub last_now: u64,
+    /// The last time that it records.
+    pub time: Time,
+    /// Number of the last batch that is more than a mark; of the one before the first, if none is.
+    pub last_batch: u64,
+    /// Up to which batch it says that all are durable.
+    pub proven: u64,
     /// Offset of the first batch that it does not prove to be durable; `end` if all are.
     pub unproven: u64,
     /// Whether its last batch is the mark of an orderly stop.
@@ -86,22 +110,32 @@ pub struct SegmentReport {
     pub proof_of_loss: bool,
 }
 
+impl SegmentReport {
+    /// Of a segment that has this header and nothing behind it.
+    pub fn of_header(header: &SegmentHeader) -> SegmentReport {
+        let before = header.first_batch().number.saturating_sub(1);
+        SegmentReport {
+            end: SEGMENT_HEADER as u64,
+            link: header.first_batch(),
+            batches: 0,
+            records: 0,
+            next_version: header.next_version,
+            time: header.time,
+            last_batch: before,
+            proven: before,
+            unproven: SEGMENT_HEADER as u64,
+            clean_stop: false,
+            fault: None,
+            proof_of_loss: false,
+        }
+    }
+}
+
 /// Reads a segment whose header was found valid, from its first batch to its end, and gives every whole batch to
 /// `visit`. `bytes` is the segment from its first byte on; zeros at its end may be left out.
 pub fn scan<'a>(header: &SegmentHeader, bytes: &'a [u8], visit: &mut dyn FnMut(&VerifiedBatch<'a>)) -> SegmentReport {
     let seed = header.seed();
-    let mut report = SegmentReport {
-        end: SEGMENT_HEADER as u64,
-        link: header.first_batch(),
-        batches: 0,
-        records: 0,
-        next_version: header.next_version,
-        last_now: header.created,
-        unproven: SEGMENT_HEADER as u64,
-        clean_stop: false,
-        fault: None,
-        proof_of_loss: false,
-    };
+    let mut report = SegmentReport::of_header(header);
     // Batches not yet proven durable by a later one, oldest first: (number, offset).
     let mut unproven: VecDeque<(u64, u64)> = VecDeque::new();
     loop {
@@ -119,10 +153,16 @@ pub fn scan<'a>(header: &SegmentHeader, bytes: &'a [u8], visit: &mut dyn FnMut(&
             unproven.pop_front();
         }
         report.batches += 1;
-        report.records += u64::from(batch.header.records);
+        if batch.header.kind == Ok(BatchKind::Groups) {
+            report.records += u64::from(batch.header.records);
+        }
         report.next_version = report.next_version.max(batch.header.next_version);
-        report.last_now = report.last_now.max(batch.header.now);
-        report.clean_stop = batch.header.kind == BatchKind::CleanStop;
+        report.time = batch.header.time;
+        report.proven = report.proven.max(batch.header.durable.batch);
+        if batch.header.kind != Ok(BatchKind::Mark) {
+            report.last_batch = batch.header.link.number;
+        }
+        report.clean_stop = batch.header.kind == Ok(BatchKind::CleanStop);
         report.end += batch.byte_len();
         report.link = Link { number: report.link.number + 1, chain: batch.header.checksum };
     }
@@ -160,8 +200,10 @@ mod tests {
 
     #[test]
     fn no_two_faults_are_told_alike() {
-        let batches = [BatchFault::Header, BatchFault::Order, BatchFault::CutShort, BatchFault::Body];
-        let records = [RecordFault::CutShort, RecordFault::Checksum, RecordFault::Payload];
+        let batches =
+            [BatchFault::Header, BatchFault::Order, BatchFault::CutShort, BatchFault::Body, BatchFault::Newer(7)];
+        let newer = RecordFault::Newer { kind: 9, marks: 3 };
+        let records = [RecordFault::CutShort, RecordFault::Checksum, RecordFault::Payload, newer];
         let of_batches = batches.into_iter().chain(records.map(|fault| BatchFault::Record(8, fault))).map(Fault::Batch);
         let others = [
             Fault::Header,
@@ -171,7 +213,7 @@ mod tests {
             Fault::TooShort { length: 70_000 },
         ];
         let told: BTreeSet<String> = of_batches.chain(others).map(|fault| fault.to_string()).collect();
-        assert_eq!(told.len(), 12, "{told:#?}");
+        assert_eq!(told.len(), 14, "{told:#?}");
         for figures in ["8 bytes into", "before batch 7", "with batch 9", "70000 bytes"] {
             assert!(told.iter().any(|text| text.contains(figures)), "{figures}: {told:#?}");
         }

@@ -4,8 +4,11 @@
 //! either. Does not know batches or directories.
 
 use super::batch::Link;
-use super::bytes::{all_zero, array, put, u16_at, u32_at, u64_at};
+use super::bytes::{all_zero, array, i64_at, put, u16_at, u32_at, u64_at};
 use super::checksum::Seed;
+use super::error::Unknown;
+use super::secret::Secret;
+use crate::timeline::Time;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes of a segment's header.
@@ -13,11 +16,14 @@ pub const SEGMENT_HEADER: usize = 4096;
 /// What every segment begins with.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"\x89kvdlog\n";
 /// The format that this code writes, and the newest that it reads.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 const KIND_JOURNAL: u16 = 1;
 const KIND_COMPACTED: u16 = 2;
 const CHECKSUM_AT: usize = 4092;
+/// Where the number of epochs stands of which a header has a history: room for up to 16 of 32 bytes is kept behind it. This
+/// program writes none, and does not know what one means.
+const EPOCHS_AT: usize = 136;
 const PREFIX: &str = "segment-";
 const SUFFIX: &str = ".log";
 const TEMPORARY: &str = ".tmp";
@@ -99,6 +105,8 @@ pub struct SegmentHeader {
     pub kind: SegmentKind,
     /// The store that it belongs to.
     pub identity: u128,
+    /// What the store keys its hashes by; none in a segment of format 1.
+    pub secret: Option<Secret>,
     /// Its number.
     pub number: u64,
     /// Kept for replication; 0.
@@ -106,12 +114,13 @@ pub struct SegmentHeader {
     /// The next version to hand out when it was begun: none of its records has one below. In a compacted segment that of
     /// the first one it stands for.
     pub next_version: u64,
-    /// Highest version known durable.
-    pub watermark: u64,
+    /// Highest version known durable when it was begun. In a compacted segment as of when the table had last been asked
+    /// about its records: without everything up to there, what was dropped is missing.
+    pub durable_version: u64,
     /// What the segment before it has to end with: the number of the batch after that, and the chain.
     pub link: Link,
-    /// Unix milliseconds at which it was made.
-    pub created: u64,
+    /// When it was begun. In a compacted segment the time of the newest that it was made of.
+    pub time: Time,
 }
 
 /// What the first bytes of a segment's file are.
@@ -119,11 +128,8 @@ pub struct SegmentHeader {
 pub enum HeaderState {
     /// A valid header.
     Valid(SegmentHeader),
-    /// A valid header of a format that this code does not know.
-    Newer {
-        /// Its format version.
-        version: u16,
-    },
+    /// A valid header of which this code does not know something.
+    Newer(Unknown),
     /// Zeros, or nothing at all.
     Blank,
     /// Begins like a segment, or with zeros, but is not a valid header.
@@ -167,8 +173,14 @@ impl SegmentHeader {
         }
     }
 
-    /// The bytes of this header.
+    /// Whether batches of this program may follow those that are in it.
+    pub fn is_current(&self) -> bool {
+        self.secret.is_some()
+    }
+
+    /// The bytes of this header, which must have a secret: what is written is of this program's format.
     pub fn encode(&self) -> Vec<u8> {
+        debug_assert!(self.secret.is_some(), "a header without the store's secret");
         let mut bytes = vec![0; SEGMENT_HEADER];
         let header = &mut bytes;
         put(header, 0, SEGMENT_MAGIC);
@@ -177,10 +189,12 @@ impl SegmentHeader {
         put(header, 32, self.number.to_le_bytes());
         put(header, 40, self.epoch.to_le_bytes());
         put(header, 48, self.next_version.to_le_bytes());
-        put(header, 56, self.watermark.to_le_bytes());
+        put(header, 56, self.durable_version.to_le_bytes());
         put(header, 64, self.link.number.to_le_bytes());
         put(header, 72, self.link.chain.to_le_bytes());
-        put(header, 88, self.created.to_le_bytes());
+        put(header, 88, self.time.now.to_le_bytes());
+        put(header, 112, self.time.offset.to_le_bytes());
+        put(header, 120, self.secret.map_or(0, Secret::expose).to_le_bytes());
         match self.kind {
             SegmentKind::Journal => put(header, 10, KIND_JOURNAL.to_le_bytes()),
             SegmentKind::Compacted(Compacted { first, generation, length }) => {
@@ -220,20 +234,26 @@ impl SegmentHeader {
         let (version, kind) = (u16_at(head, 8)?, u16_at(head, 10)?);
         let number = u64_at(head, 32)?;
         let kind = match kind {
-            _ if version > FORMAT_VERSION => return Some(HeaderState::Newer { version }),
+            _ if version > FORMAT_VERSION => return Some(HeaderState::Newer(Unknown::Format(version))),
             KIND_JOURNAL => SegmentKind::Journal,
             KIND_COMPACTED => SegmentKind::Compacted(Self::parse_compacted(head, number)?),
-            _ => return Some(HeaderState::Newer { version }),
+            kind => return Some(HeaderState::Newer(Unknown::SegmentKind(kind))),
+        };
+        let (offset, secret) = match version {
+            1 => (0, None),
+            _ if u32_at(head, EPOCHS_AT)? != 0 => return Some(HeaderState::Newer(Unknown::EpochHistory)),
+            _ => (i64_at(head, 112)?, Some(Secret::new(u128::from_le_bytes(array(head, 120)?)))),
         };
         Some(HeaderState::Valid(SegmentHeader {
             kind,
             identity: u128::from_le_bytes(array(head, 16)?),
+            secret,
             number,
             epoch: u64_at(head, 40)?,
             next_version: u64_at(head, 48)?,
-            watermark: u64_at(head, 56)?,
+            durable_version: u64_at(head, 56)?,
             link: Link { number: u64_at(head, 64)?, chain: u32_at(head, 72)? },
-            created: u64_at(head, 88)?,
+            time: Time { now: u64_at(head, 88)?, offset },
         }))
     }
 
@@ -262,12 +282,13 @@ mod tests {
         SegmentHeader {
             kind: SegmentKind::Journal,
             identity: 0x0123_4567_89ab_cdef,
+            secret: Some(Secret::new(0xfeed << 100 | 7)),
             number: 3,
             epoch: 0,
             next_version: 100,
-            watermark: 99,
+            durable_version: 99,
             link: Link { number: 12, chain: 0xfeed },
-            created: 1_700_000_000_000,
+            time: Time { now: 1_700_000_000_000, offset: -5_000 },
         }
     }
 
@@ -314,11 +335,20 @@ mod tests {
     #[test]
     fn a_newer_format_is_told_from_damage() {
         let mut bytes = header().encode();
-        put(&mut bytes, 8, 2_u16.to_le_bytes());
+        put(&mut bytes, 8, 3_u16.to_le_bytes());
         assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Broken, "without its checksum");
-        let checksum = crc32fast::hash(&bytes[..CHECKSUM_AT]);
-        put(&mut bytes, CHECKSUM_AT, checksum.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Newer { version: 2 });
+        let summed = |mut bytes: Vec<u8>| {
+            let checksum = crc32fast::hash(&bytes[..CHECKSUM_AT]);
+            put(&mut bytes, CHECKSUM_AT, checksum.to_le_bytes());
+            SegmentHeader::decode(&bytes)
+        };
+        assert_eq!(summed(bytes), HeaderState::Newer(Unknown::Format(3)));
+        let mut bytes = header().encode();
+        put(&mut bytes, 10, 3_u16.to_le_bytes());
+        assert_eq!(summed(bytes), HeaderState::Newer(Unknown::SegmentKind(3)));
+        let mut bytes = header().encode();
+        put(&mut bytes, EPOCHS_AT, 1_u32.to_le_bytes());
+        assert_eq!(summed(bytes), HeaderState::Newer(Unknown::EpochHistory));
     }
 
     #[test]

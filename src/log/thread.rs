@@ -10,6 +10,7 @@ use super::committer::{Committer, Counters, Event, Request};
 use super::error::LogError;
 use super::policy::SyncPolicy;
 use super::writer::Writer;
+use crate::timeline::Time;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -72,7 +73,7 @@ impl Log {
         self.event_here = event;
     }
 
-    /// Asks for a sync of everything submitted before, whatever the policy. [`Event::Synced`] answers.
+    /// Asks for a sync of everything submitted before, whatever the policy, and for proof of it. [`Event::Synced`] answers.
     pub fn sync(&mut self) {
         self.request(Request::Sync);
     }
@@ -105,7 +106,7 @@ impl Log {
     ///
     /// # Errors
     /// What kept the log from being finished. What was acknowledged is safe all the same.
-    pub fn finish(self, now: u64, next_version: u64) -> Result<(), LogError> {
+    pub fn finish(self, time: Time, next_version: u64) -> Result<(), LogError> {
         let Log { requests, events, committer, thread, .. } = self;
         drop(requests);
         if thread.is_some_and(|thread| thread.join().is_err()) {
@@ -116,8 +117,13 @@ impl Log {
             events.try_iter().find_map(|event| if let Event::Failed(error) = event { Some(error) } else { None });
         match failed {
             Some(error) => Err(error),
-            None => locked(&committer).finish(now, next_version),
+            None => locked(&committer).finish(time, next_version),
         }
+    }
+
+    /// The highest version known durable.
+    pub fn durable_version(&self) -> u64 {
+        self.counters.durable_version.load(Ordering::Relaxed)
     }
 
     /// Figures for `STATS`, each a name and a value.
@@ -230,12 +236,13 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::Secret;
     use crate::log::fs::{FakeDisk, FaultPlan};
     use crate::mutation::{Key, Mutation, Value};
     use std::time::Duration;
 
     fn writer(disk: &FakeDisk, segment_size: u64) -> Writer {
-        Writer::create(Arc::new(disk.clone()), segment_size, 1).expect("a new store")
+        Writer::create(Arc::new(disk.clone()), segment_size, 1, Secret::new(2)).expect("a new store")
     }
 
     fn start(disk: &FakeDisk) -> (Log, Receiver<()>) {
@@ -334,13 +341,13 @@ mod tests {
             log.submit(put(2));
             let counters = Arc::clone(&log.counters);
             let thread = std::thread::spawn(move || worker.run());
-            while counters.syncs.load(Ordering::Relaxed) == 0 {
+            while counters.syncs.load(Ordering::Relaxed) < 2 {
                 std::thread::yield_now();
             }
             drop(log);
             thread.join().expect("an orderly end");
             counters
         };
-        assert_eq!(counters.syncs.load(Ordering::Relaxed), 1);
+        assert_eq!(counters.syncs.load(Ordering::Relaxed), 2);
     }
 }

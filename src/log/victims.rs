@@ -142,6 +142,7 @@ mod tests {
         Usage {
             first: number,
             number,
+            generation: 0,
             versions_from: number * 1000,
             bytes: SIZE,
             tally,

@@ -14,14 +14,24 @@
 //! change the file system's own tables as well. Where every small batch is synced, zeros are therefore written ahead of them,
 //! over the zeros that stand there already: one such write spares a hundred syncs a third of their time.
 //!
+//! *Marks.* What the last batch of the log holds is proven durable by nothing that stands behind it: were one bit of it lost later, it
+//! would look like a torn write. So a SYNC has a mark written behind it, a batch without records whose header says that it
+//! is durable. Nobody needs a mark of a mark.
+//!
+//! *Older formats.* Behind batches of an older format none of this one is written: the next segment is begun first, so that an
+//! older program, which would take such a batch for a torn one, refuses the directory instead.
+//!
 //! *The reserve.* One segment ahead, the spare, is always sized before a batch that stores something is taken. A
 //! batch that only removes may use it, so that a full disk can be emptied.
 
 use super::batch::{Batch, Durable, Link};
 use super::error::LogError;
 use super::fs::{File, Fs, create_anew, is_no_space};
+use super::scan::SegmentReport;
+use super::secret::Secret;
 use super::segment::{SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, unix_milliseconds};
 use crate::fault;
+use crate::timeline::Time;
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -69,16 +79,12 @@ pub struct Resume {
     pub file: Box<dyn File>,
     /// Its header.
     pub header: SegmentHeader,
-    /// Where its last batch ends.
-    pub end: u64,
-    /// The next batch.
-    pub link: Link,
+    /// What it holds.
+    pub report: SegmentReport,
     /// What is durable.
     pub durable: Durable,
     /// The next segment's number, if its spare is there.
     pub spare: Option<u64>,
-    /// The latest time that the log records, Unix milliseconds.
-    pub last_now: u64,
 }
 
 /// The log's end.
@@ -92,10 +98,19 @@ pub struct Writer {
     /// What was written, and what of it was synced.
     written: Durable,
     durable: Durable,
+    /// Number of the last batch that is more than a mark, and up to which batch a header that is written says that all are
+    /// durable.
+    last_batch: u64,
+    told: u64,
     next_version: u64,
-    /// The latest time that the log records. The next segment's header records it too, since nothing may be left of the
+    /// The last time that the log records. The next segment's header records it too, since nothing may be left of the
     /// batches before when it is compacted.
-    last_now: u64,
+    time: Time,
+    /// What the headers of new segments say.
+    secret: Secret,
+    /// Bytes that were appended since the start, and how often it was synced.
+    appended: u64,
+    syncs: u64,
     /// Whether nothing was written since the start.
     is_first: bool,
     /// Whether some of the reserve is lent.
@@ -109,36 +124,43 @@ impl Writer {
     ///
     /// # Errors
     /// What the disk refuses.
-    pub fn create(fs: Arc<dyn Fs>, segment_size: u64, identity: u128) -> Result<Writer, LogError> {
+    pub fn create(fs: Arc<dyn Fs>, segment_size: u64, identity: u128, secret: Secret) -> Result<Writer, LogError> {
         let name = file_name(1);
         let file = fs.create(&name).map_err(LogError::io("create", &name))?;
         file.allocate(segment_size).map_err(LogError::io("size", &name))?;
         let header = SegmentHeader {
             kind: SegmentKind::Journal,
             identity,
+            secret: Some(secret),
             number: 1,
             epoch: 0,
             next_version: 1,
-            watermark: 0,
+            durable_version: 0,
             link: Link { number: 1, chain: 0 },
-            created: unix_milliseconds(),
+            time: unix_milliseconds().into(),
         };
         install_header(fs.as_ref(), file.as_ref(), &header).map_err(|error| match error {
             AppendError::NoSpace => LogError::io("write", &name)(io::ErrorKind::StorageFull.into()),
             AppendError::Fatal(error) => error,
         })?;
-        let (end, link) = (SEGMENT_HEADER as u64, header.link);
-        let resume =
-            Resume { file, header, end, link, durable: Durable::default(), spare: None, last_now: header.created };
-        Writer::resume(fs, segment_size, resume, 1)
+        let report = SegmentReport::of_header(&header);
+        let resume = Resume { file, header, report, durable: Durable::default(), spare: None };
+        Writer::resume(fs, segment_size, secret, resume, 1)
     }
 
     /// Goes on where an earlier run ended. `next_version` is the version that will be handed out next.
     ///
     /// # Errors
     /// What the disk refuses.
-    pub fn resume(fs: Arc<dyn Fs>, segment_size: u64, resume: Resume, next_version: u64) -> Result<Writer, LogError> {
-        let Resume { file, header, end, link, durable, spare, last_now } = resume;
+    pub fn resume(
+        fs: Arc<dyn Fs>,
+        segment_size: u64,
+        secret: Secret,
+        resume: Resume,
+        next_version: u64,
+    ) -> Result<Writer, LogError> {
+        let Resume { file, header, report, durable, spare } = resume;
+        let SegmentReport { end, link, last_batch, proven: told, time, .. } = report;
         let spare = match spare {
             Some(number) => adopt_spare(fs.as_ref(), number, segment_size)?,
             None => None,
@@ -155,8 +177,13 @@ impl Writer {
             link,
             written,
             durable,
+            last_batch,
+            told,
             next_version,
-            last_now,
+            time,
+            secret,
+            appended: 0,
+            syncs: 0,
             is_first,
             is_lent,
             zeros,
@@ -178,7 +205,7 @@ impl Writer {
     /// [`AppendError::NoSpace`] leaves the log as it was and usable; after [`AppendError::Fatal`] it must not be used.
     pub fn append(&mut self, batch: &mut Batch) -> Result<(), AppendError> {
         let length = batch.byte_len() as u64;
-        self.last_now = self.last_now.max(batch.now());
+        self.time = batch.time();
         self.make_place(length, batch.frees_room())?;
         let position = self.active.end;
         let (bytes, next) = batch.seal(self.active.header.seed(), position, self.link, self.durable);
@@ -192,7 +219,12 @@ impl Writer {
             Err(error) => return Err(LogError::io("write", &name)(error).into()),
         }
         self.active.end += length;
+        self.appended += length;
         self.prepare(length)?;
+        self.told = self.told.max(self.durable.batch);
+        if !batch.is_mark() {
+            self.last_batch = self.link.number;
+        }
         self.written = Durable { batch: self.link.number, version: batch.last_version().max(self.written.version) };
         self.link = next;
         self.next_version = self.next_version.max(batch.next_version());
@@ -210,7 +242,34 @@ impl Writer {
         let synced = fault::after("commit-synced", self.active.file.sync());
         synced.map_err(LogError::io("sync", &file_name(self.active.header.number)))?;
         self.durable = self.written;
+        self.syncs += 1;
         Ok(())
+    }
+
+    /// Makes everything written durable, and proves it: once this has returned, none of it is ever taken for a torn tail.
+    ///
+    /// # Errors
+    /// [`AppendError::NoSpace`] if there is no room for the mark that this may take: then all is durable, and not proven.
+    pub fn prove(&mut self) -> Result<(), AppendError> {
+        if self.durable.batch < self.last_batch {
+            self.sync()?;
+        }
+        self.mark()?;
+        // Whatever told of it must be durable as well.
+        if self.is_dirty() { Ok(self.sync()?) } else { Ok(()) }
+    }
+
+    /// Says that what is durable is, unless a header that is written does so already.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub fn mark(&mut self) -> Result<(), AppendError> {
+        if self.told >= self.last_batch {
+            return Ok(());
+        }
+        let mut mark = Batch::mark();
+        mark.stamp(self.time, self.next_version);
+        self.append(&mut mark)
     }
 
     /// Whether something was written since the last sync.
@@ -270,11 +329,11 @@ impl Writer {
     ///
     /// # Errors
     /// What the disk refuses for another reason than room.
-    pub fn finish(&mut self, now: u64, next_version: u64) -> Result<(), LogError> {
+    pub fn finish(&mut self, time: impl Into<Time>, next_version: u64) -> Result<(), LogError> {
         self.sync()?;
         fault::at("stop-synced").map_err(LogError::io("sync", "the log"))?;
         let mut mark = Batch::clean_stop();
-        mark.stamp(now, next_version);
+        mark.stamp(time, next_version);
         match self.append(&mut mark) {
             Ok(()) | Err(AppendError::NoSpace) => {}
             Err(AppendError::Fatal(error)) => return Err(error),
@@ -291,6 +350,16 @@ impl Writer {
     /// Number of the active segment.
     pub fn active_number(&self) -> u64 {
         self.active.header.number
+    }
+
+    /// Bytes of all batches that were appended since the start, marks included.
+    pub fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// How often it was synced.
+    pub fn syncs(&self) -> u64 {
+        self.syncs
     }
 
     /// What is durable.
@@ -322,7 +391,8 @@ impl Writer {
     fn make_place(&mut self, length: u64, frees_room: bool) -> Result<(), AppendError> {
         let end = self.active.end + length;
         let is_new = self.active.end == SEGMENT_HEADER as u64;
-        if end <= self.segment_size.max(self.active.size) || is_new {
+        let fits = end <= self.segment_size.max(self.active.size) || is_new;
+        if fits && self.active.header.is_current() {
             if !frees_room {
                 self.ensure_spare()?;
             }
@@ -351,17 +421,20 @@ impl Writer {
         self.cut_active()?;
         fault::at("segment-sealed").map_err(LogError::io("sync", &file_name(self.active.header.number)))?;
         let header = SegmentHeader {
+            secret: Some(self.secret),
             number: spare.number,
             next_version: self.next_version,
-            watermark: self.durable.version,
+            durable_version: self.durable.version,
             link: self.link,
-            created: self.last_now,
+            time: self.time,
             ..self.active.header
         };
         install_header(self.fs.as_ref(), spare.file.as_ref(), &header)?;
         let size = spare.file.len().map_err(LogError::io("measure", &file_name(header.number)))?;
         let end = SEGMENT_HEADER as u64;
         self.active = Active { file: spare.file, header, end, size, prepared: end };
+        // What has a successor must be whole to its last byte.
+        self.told = self.durable.batch;
         fault::at("segment-begun").map_err(LogError::io("measure", &file_name(spare.number)))?;
         Ok(())
     }

@@ -207,6 +207,17 @@ impl Backlog {
         });
     }
 
+    /// There is no room for proof of so many batches: says this in the place of every reply that waits for it.
+    pub fn refuse_proof(&mut self, unproven: u64, error: &Reply<'_>) {
+        self.reword(error, |wait| {
+            let refused = wait.proven > 0 && wait.proven <= unproven;
+            if refused {
+                wait.proven = 0;
+            }
+            refused
+        });
+    }
+
     /// The flush of this version was swept: this is the answer to it.
     pub fn fulfil(&mut self, version: u64, reply: &Reply<'_>) {
         self.reword(reply, |wait| wait.sweep.take_if(|sweep| *sweep == version).is_some());
@@ -318,7 +329,7 @@ mod tests {
                     }
                     Step::Pop => pop_one(&mut backlog, &mut expected),
                     Step::Refuse(batch) => {
-                        let durable = Durable { committed: batch, synced: batch };
+                        let durable = Durable { committed: batch, synced: batch, proven: batch };
                         backlog.refuse(durable, &Reply::Error(ErrorCode::NoSpace, "full".into()));
                         for (frames, of) in expected.iter_mut().filter(|(_, of)| *of > batch) {
                             frames.truncate(2);
@@ -339,7 +350,7 @@ mod tests {
 
     #[test]
     fn lists_are_reworded_in_part_wherever_they_stand() {
-        let durable = Durable { committed: 1, synced: 1 };
+        let durable = Durable { committed: 1, synced: 1, proven: 1 };
         let large = vec![7; LARGE_FRAME];
         let value = Reply::Value { bytes: &large, version: 1, flags: 0 };
         let flush = Wait { sweep: Some(9), ..Wait::commit(1) };

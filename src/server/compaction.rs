@@ -172,9 +172,9 @@ impl Compaction {
         std::mem::take(&mut self.unsettled)
     }
 
-    /// All that was committed when it began to wait is synced.
-    pub fn settled(&mut self) {
-        self.compactor.settled();
+    /// All that was committed when it began to wait is synced, and everything up to this version.
+    pub fn settled(&mut self, durable_version: u64) {
+        self.compactor.settled(durable_version);
     }
 
     /// How many bytes of the log's reserve it needs to go on, at least and at most, asked once.
@@ -227,7 +227,7 @@ impl Compaction {
         {
             let within = (self.ledger.segments().iter().map(|usage| usage.number))
                 .filter(|number| (run.first..=run.last).contains(number));
-            self.compactor.begin(run, within.collect());
+            self.compactor.begin(run, within.collect(), self.ledger.older_than(run.first));
             self.running = Some(run);
         }
         if self.running.is_none() && self.reserve == Reserve::Lent {
@@ -257,9 +257,16 @@ impl Compaction {
         self.running.and_then(|_| self.budget.delay(&self.ledger, length))
     }
 
-    /// Whether the log is at its limit, and compaction can't make room: this many more bytes must be refused.
+    /// Whether the log has a limit of its own, beside what the disk has.
+    pub fn has_limit(&self) -> bool {
+        self.budget.max_log_size < u64::MAX
+    }
+
+    /// Whether this many more bytes must be refused: they lead beyond the log's limit, and compaction can't make room for them,
+    /// or not for all of them.
     pub fn is_at_limit(&self, more: u64) -> bool {
-        self.budget.is_short(&self.ledger, more) && self.running.is_none() && self.pick(Appetite::Any).is_none()
+        let can_compact = || self.running.is_some() || self.pick(Appetite::Any).is_some();
+        self.budget.is_short(&self.ledger, more) && (self.budget.is_beyond(&self.ledger, more) || !can_compact())
     }
 
     /// Adds its part of STATS.
@@ -398,8 +405,8 @@ impl Compaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Usage;
     use crate::log::fs::FakeDisk;
+    use crate::log::{Secret, Usage};
     use std::sync::Arc;
 
     #[test]
@@ -407,7 +414,7 @@ mod tests {
         let now = Instant::now();
         let usage = |number| Usage { number, first: number, versions_from: number, bytes: 8192, ..Usage::default() };
         let ledger = Ledger::new(vec![usage(1), usage(2)]);
-        let compactor = Compactor::start(Arc::new(FakeDisk::new()), || ()).expect("a thread");
+        let compactor = Compactor::start(Arc::new(FakeDisk::new()), Secret::new(2), || ()).expect("a thread");
         let budget = Budget { segment_size: 8192, max_log_size: u64::MAX };
         let mut compaction = Compaction::new(compactor, ledger, budget, UNPACED, now);
         let mut table = Table::new(1);

@@ -251,11 +251,11 @@ fn spawn_replay(
     let (limits, memory, threads) = (config.limits, config.memory, config.replay_threads);
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new().name("kvd-replay".into()).spawn(move || {
-        let replay = Replay::new(unread.identity());
+        let replay = Replay::new(unread.secret().expose());
         let result = unread.replay(&progress, &|chunk| replay.apply(chunk));
         let result = result.map(|(ready, recovered)| {
-            let clock = Clock::start(recovered.last_now);
-            let table = replay.finish(clock.now(), threads);
+            let clock = Clock::start(recovered.time);
+            let table = replay.finish(clock.time().now, threads);
             let mut ledger = ready.ledger();
             compaction::account(&mut ledger, &table, threads);
             let engine = Engine::new(table, recovered.next_version, limits).with_memory_limit(memory, threads);
@@ -271,7 +271,8 @@ fn spawn_replay(
 fn open_store(loaded: Loaded, config: &Config, wake: &Wake) -> io::Result<Store> {
     let Loaded { ready, recovered, clock, ledger, engine } = loaded;
     let moment = clock.moment();
-    tracing::info!(records = recovered.records, keys = engine.table().len(), "read the log");
+    let Recovered { segments, records, clean_stop, .. } = recovered;
+    tracing::info!(segments, records, clean_stop, keys = engine.table().len(), "log replayed");
     if engine.is_over_memory() {
         tracing::warn!("the log holds more than --max-memory allows: entries are evicted until it fits");
     }
@@ -375,6 +376,9 @@ fn hear<S: Socket>(reception: &mut Reception<S>, store: &mut Store) -> Result<bo
     }
     if heard.refused {
         reception.refuse(store.durable());
+    }
+    if let Some(unproven) = heard.unproven {
+        reception.refuse_proof(unproven);
     }
     Ok(heard.advanced || heard.refused)
 }

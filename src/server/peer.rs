@@ -147,6 +147,11 @@ impl Peer {
         self.newest = self.newest.min(durable.committed);
     }
 
+    /// There is no room for proof of so many batches: puts this error in the place of every reply that waits for it.
+    pub fn refuse_proof(&mut self, unproven: u64, error: &Reply<'_>) {
+        self.backlog.refuse_proof(unproven, error);
+    }
+
     /// The flush of this version was swept: this is the answer to it.
     pub fn fulfil(&mut self, version: u64, reply: &Reply<'_>) {
         self.backlog.fulfil(version, reply);
@@ -228,7 +233,7 @@ mod tests {
     }
 
     fn committed(batch: BatchId) -> Durable {
-        Durable { committed: batch, synced: batch }
+        Durable { committed: batch, synced: batch, proven: batch }
     }
 
     #[test]
@@ -266,8 +271,8 @@ mod tests {
     #[test]
     fn a_sync_waits_for_the_sync() {
         let (mut peer, mut room) = (Peer::new(), Room { left: 9, ..Room::default() });
-        let written = Durable { committed: 1, synced: 0 };
-        settle(&mut peer, b"synced", Wait { synced: 1, ..Wait::commit(1) }, written, &mut room);
+        let written = Durable { committed: 1, synced: 0, proven: 0 };
+        settle(&mut peer, b"synced", Wait { proven: 1, ..Wait::commit(1) }, written, &mut room);
         assert_eq!(peer.release(b"peer", written, MOST, &mut room), Ok(Outcome::Waiting));
         assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Clear));
     }

@@ -283,6 +283,13 @@ impl Peers {
         }
     }
 
+    /// There is no room for proof of so many batches: puts this error in the place of every reply that waits for it.
+    pub fn refuse_proof(&mut self, unproven: u64, error: &Reply<'_>) {
+        for known in self.places.iter_mut().filter_map(|place| place.known.as_mut()) {
+            known.peer.refuse_proof(unproven, error);
+        }
+    }
+
     /// The flush of this version was swept: this is the answer for who waits for it.
     pub fn fulfil(&mut self, version: u64, reply: &Reply<'_>) {
         for known in self.places.iter_mut().filter_map(|place| place.known.as_mut()) {
@@ -425,7 +432,7 @@ mod tests {
         peers.release_ready(durable, door, now).unwrap();
     }
 
-    const ONE: Durable = Durable { committed: 1, synced: 1 };
+    const ONE: Durable = Durable { committed: 1, synced: 1, proven: 1 };
 
     #[test]
     fn an_identity_that_comes_back_gets_nothing_of_before() {

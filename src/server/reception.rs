@@ -172,6 +172,15 @@ impl<S: Socket> Reception<S> {
         self.peers.refuse(durable, &error);
     }
 
+    /// There is no room for proof of so many batches: those who wait for it are told.
+    pub fn refuse_proof(&mut self, unproven: u64) {
+        let error = Reply::Error(
+            ErrorCode::NoSpace,
+            "everything before this is synced, but there is no room for the mark that proves it: remove something first".into(),
+        );
+        self.peers.refuse_proof(unproven, &error);
+    }
+
     /// A flush was swept: who waits to hear how many keys it removed is told.
     pub fn fulfil(&mut self, swept: Swept) {
         let removed = i64::try_from(swept.removed).unwrap_or(i64::MAX);

@@ -5,11 +5,11 @@
 //! a sync, they cost one more. Knows neither peers nor the wire.
 
 use super::allowance::Bound;
-use super::clock::Moment;
+use super::clock::{Moment, StepDetector};
 use super::compaction::Compaction;
 use super::progress::{Durable, Progress, Wait};
 use super::reception::{Answers, MOST_FORMING};
-use crate::command::{Command, Reply};
+use crate::command::{Command, ErrorCode, Reply};
 use crate::engine::{BatchId, Engine, Evaluation, View};
 use crate::log::{Batch, Event, Log, LogError, SyncPolicy, Tally};
 use crate::table::{Departure, Entry, Swept};
@@ -21,6 +21,8 @@ const EFFORT: usize = 64;
 /// How often it is looked whether something has expired.
 const EXPIRY_EVERY: Duration = Duration::from_millis(100);
 
+/// Bytes that a record has at most beside its key and its value.
+const OF_A_RECORD: usize = 64;
 /// The longest that removals wait for a compaction which has borrowed their reserve.
 const LONGEST_LOAN: Duration = Duration::from_secs(1);
 /// Entries evicted at most for one command, which is more than most commands bring.
@@ -37,6 +39,19 @@ pub(super) struct Heard {
     pub refused: bool,
     /// It was the first one since there was room.
     pub newly_full: bool,
+    /// Of so many batches there is no proof, for want of room.
+    pub unproven: Option<u64>,
+}
+
+/// Whether the log knows of the last step of the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It does, or the batch that says so is in flight.
+    Recorded,
+    /// The next batch says so.
+    Unrecorded,
+    /// There was no room even for a batch that says nothing else.
+    Refused,
 }
 
 /// A store that serves.
@@ -46,11 +61,13 @@ pub(super) struct Store {
     compaction: Compaction,
     /// One time for all commands of a pass.
     moment: Moment,
+    steps: StepDetector,
+    step: Step,
     /// How much a pass sweeps of what was flushed, and again how much it removes of what has expired.
     bound: Bound,
     progress: Progress,
-    /// What compaction waits for.
-    settling: Option<Wait>,
+    /// The batch whose sync compaction waits for.
+    settling: Option<BatchId>,
     /// The newest batch that is committed, and not in the table yet.
     unfolded: Option<BatchId>,
     forming: Batch,
@@ -60,8 +77,6 @@ pub(super) struct Store {
     held_until: Option<Instant>,
     /// The batch that came back from the log, empty, to be the next one that forms.
     spare: Batch,
-    batches: u64,
-    refusals: u64,
     /// Whether the disk has no room for writes.
     full: bool,
     /// Whether the log is as large as it may be.
@@ -80,6 +95,8 @@ struct Addition {
     first_version: u64,
     length: u64,
     tally: Tally,
+    /// Whether it is the first that says that the wall clock was stepped.
+    records_step: bool,
 }
 
 impl Store {
@@ -90,6 +107,8 @@ impl Store {
             log,
             compaction,
             moment,
+            steps: StepDetector::new(moment),
+            step: Step::Recorded,
             bound: Bound::TIMED,
             progress: Progress::new(policy == SyncPolicy::Always),
             settling: None,
@@ -98,8 +117,6 @@ impl Store {
             in_flight: Addition::default(),
             held_until: None,
             spare: Batch::default(),
-            batches: 0,
-            refusals: 0,
             full: false,
             at_limit: false,
             next_expiry: moment.instant,
@@ -112,6 +129,20 @@ impl Store {
     pub fn begin(&mut self, moment: Moment) {
         self.moment = moment;
         self.engine.begin_turn();
+        if self.steps.is_due(moment.instant) {
+            self.notice_step();
+        }
+    }
+
+    /// Looks whether the wall clock was stepped. T is not, but dates are told by the wall clock: the log has to know.
+    fn notice_step(&mut self) {
+        if let Some(step) = self.steps.notice(self.moment) {
+            tracing::warn!(
+                "the wall clock was stepped by {:+.3} s: times to live do not change by it",
+                step as f64 / 1e3
+            );
+            self.step = Step::Unrecorded;
+        }
     }
 
     /// Whether no more commands should be read until the batch in flight is through.
@@ -132,10 +163,10 @@ impl Store {
         let (mut heard, now) = (Heard::default(), self.moment.instant);
         while let Some(event) = self.log.event() {
             match event {
-                Event::Committed { batch, segment } => {
+                Event::Committed { batch, segment, length } => {
                     self.spare = batch;
                     crate::fault::at("commit-heard").map_err(LogError::io("confirm", "a batch"))?;
-                    let Addition { first_version, length, tally } = self.in_flight;
+                    let Addition { first_version, tally, .. } = self.in_flight;
                     self.compaction.appended(segment, first_version, length, tally, now);
                     if let Some(number) = self.progress.committed() {
                         self.unfolded = Some(number);
@@ -150,20 +181,28 @@ impl Store {
                     self.forming = Batch::default();
                     self.engine.refuse();
                     self.progress.refused();
-                    self.refusals += 1;
+                    if self.in_flight.records_step {
+                        let was_mark = self.in_flight.tally == Tally::default();
+                        self.step = if was_mark { Step::Refused } else { Step::Unrecorded };
+                    }
                     heard.newly_full |= !std::mem::replace(&mut self.full, true);
                     heard.refused = true;
                 }
-                Event::RoomAgain => self.full = false,
+                Event::RoomAgain => {
+                    self.full = false;
+                    if self.step == Step::Refused {
+                        self.step = Step::Unrecorded;
+                    }
+                }
                 Event::Lent(lends) => self.compaction.lent(lends, now),
-                Event::Synced => {
-                    self.progress.synced();
+                Event::Synced { is_proven } => {
+                    heard.unproven = self.progress.synced(is_proven).or(heard.unproven);
                     heard.advanced = true;
                 }
                 Event::Failed(error) => return Err(error),
             }
         }
-        self.engine.set_full(self.full || self.at_limit);
+        self.engine.set_full(self.full);
         Ok(heard)
     }
 
@@ -186,8 +225,8 @@ impl Store {
         if self.compaction.begins_to_settle() {
             self.settling = Some(self.progress.want_committed_synced());
         }
-        if self.settling.take_if(|wait| self.progress.durable().covers(*wait)).is_some() {
-            self.compaction.settled();
+        if self.settling.take_if(|batch| *batch <= self.progress.durable().synced).is_some() {
+            self.compaction.settled(self.log.durable_version());
         }
         self.compaction.tend(self.engine.table(), now, self.full);
         if self.full
@@ -198,21 +237,38 @@ impl Store {
         if self.compaction.returns() {
             self.log.take_back();
         }
-        let at_limit = self.compaction.is_at_limit(self.forming.byte_len() as u64);
+        let at_limit = self.compaction.is_at_limit(self.unaccounted());
         if at_limit && !self.at_limit {
             tracing::warn!(
                 "the log is as large as --max-log-size allows: writes are refused until there is room again"
             );
         }
         self.at_limit = at_limit;
-        self.engine.set_full(self.full || self.at_limit);
         Ok(())
+    }
+
+    /// Bytes that are on their way into the log and not in its accounts yet.
+    fn unaccounted(&self) -> u64 {
+        let in_flight = if self.progress.in_flight() { self.in_flight.length } else { 0 };
+        in_flight + self.forming.byte_len() as u64
+    }
+
+    /// Whether the log may not take what a command would store.
+    fn is_beyond_log_limit(&mut self, command: &Command<'_>) -> bool {
+        if !self.compaction.has_limit() {
+            return false;
+        }
+        let Some(growth) = self.engine.growth(command) else { return false };
+        let more = self.unaccounted() + (growth.entries * OF_A_RECORD + growth.bytes) as u64;
+        self.compaction.is_at_limit(more)
     }
 
     /// How long it may be until there is something to do although nothing happens.
     pub fn wait(&self, now: Instant) -> Option<Duration> {
         let held = self.held_until.map(|until| until.saturating_duration_since(now));
-        held.into_iter().chain(self.compaction.wait(self.engine.table(), now)).chain(self.until_upkeep(now)).min()
+        let compaction = self.compaction.wait(self.engine.table(), now);
+        let step = Some(self.steps.wait(now));
+        held.into_iter().chain(compaction).chain(self.until_upkeep(now)).chain(step).min()
     }
 
     /// Gives the log what it may begin now: the forming batch if none is in flight, a sync if one is wanted.
@@ -222,14 +278,20 @@ impl Store {
     /// is a sync. Returns whether there is something to hear.
     pub fn submit(&mut self, alone: bool) -> bool {
         let mut committed_here = false;
-        if !self.progress.in_flight() && !self.forming.is_empty() && !self.is_held_up() {
+        if self.forming.is_empty() && self.step == Step::Unrecorded && !self.progress.in_flight() {
+            self.forming = Batch::mark();
+        }
+        if !self.progress.in_flight() && (self.forming.is_mark() || !self.forming.is_empty() && !self.is_held_up()) {
             let batch = &self.forming;
             let length = batch.byte_len() as u64;
-            self.in_flight = Addition { first_version: batch.first_version(), length, tally: batch.tally() };
+            let records_step = self.step == Step::Unrecorded;
+            // A mark has no version of its own: those that follow it have this one, or a later one.
+            let first_version = if batch.is_mark() { self.engine.next_version() } else { batch.first_version() };
+            self.in_flight = Addition { first_version, length, tally: batch.tally(), records_step };
             let mut batch = std::mem::replace(&mut self.forming, std::mem::take(&mut self.spare));
             self.progress.submitted(self.engine.close_batch());
-            batch.stamp(self.moment.unix, self.engine.next_version());
-            self.batches += 1;
+            batch.stamp(self.moment.time, self.engine.next_version());
+            self.step = Step::Recorded;
             committed_here = alone && self.progress.commits_sync();
             if committed_here {
                 self.log.commit_here(batch, self.moment.instant);
@@ -293,7 +355,7 @@ impl Store {
                 compaction.died(entry);
             };
             while *next_expiry <= moment.instant && allowance.take() {
-                if !engine.expire(moment.unix, EFFORT, &mut departed) {
+                if !engine.expire(moment.time.now, EFFORT, &mut departed) {
                     *next_expiry = moment.instant + EXPIRY_EVERY;
                 }
             }
@@ -322,7 +384,7 @@ impl Store {
     /// # Errors
     /// The log could not be synced or marked. Every reply that left stays true where the policy is `always`.
     pub fn finish(self) -> Result<(), LogError> {
-        self.log.finish(self.moment.unix, self.engine.next_version())
+        self.log.finish(self.moment.time, self.engine.next_version())
     }
 }
 
@@ -336,7 +398,7 @@ impl Answers for Store {
             Command::Sync => {
                 // The last version handed out: all before it in arrival order have one up to it.
                 encode(&Reply::Number(self.engine.next_version().saturating_sub(1).cast_signed()));
-                self.progress.want_sync(!self.forming.is_empty())
+                self.progress.want_proof(!self.forming.is_empty())
             }
             Command::Compact => {
                 self.compaction.begin_full_run(self.moment.instant);
@@ -344,9 +406,19 @@ impl Answers for Store {
                 Wait::NOTHING
             }
             _ => {
+                if command.tells_date() {
+                    self.notice_step();
+                }
+                if self.is_beyond_log_limit(command) {
+                    let message =
+                        "this would lead beyond --max-log-size: only removals, and what is smaller, are taken";
+                    encode(&Reply::Error(ErrorCode::NoSpace, message.into()));
+                    // What is pending takes part of the room, and may never have been.
+                    return self.engine.newest_pending().map_or(Wait::NOTHING, Wait::commit);
+                }
                 let forming = &mut self.forming;
                 let Evaluation { reply, after, sweep } =
-                    self.engine.evaluate(command, self.moment.unix, view, &mut |version, mutation| {
+                    self.engine.evaluate(command, self.moment.time, view, &mut |version, mutation| {
                         forming.push(version, mutation);
                     });
                 encode(&reply);
@@ -380,8 +452,6 @@ impl Answers for Store {
             ("max_memory_bytes", memory_limit.bytes.to_string()),
             ("evicted_keys", evicted.to_string()),
             ("next_version", self.engine.next_version().to_string()),
-            ("batches", self.batches.to_string()),
-            ("batches_refused", self.refusals.to_string()),
             ("batches_committed", durable.committed.to_string()),
             ("batches_synced", durable.synced.to_string()),
             ("forming_bytes", self.forming.byte_len().to_string()),
@@ -438,7 +508,7 @@ mod tests {
         let compaction = Compaction::new(compactor, ready.ledger(), budget, rate, Instant::now());
         let log = ready.start(move || ring.send(()).unwrap()).unwrap();
         let engine = Engine::new(Table::new(1), 1, Limits::default());
-        (Store::new(engine, log, compaction, Clock::start(0).moment(), SyncPolicy::Always), woken)
+        (Store::new(engine, log, compaction, Clock::start(None).moment(), SyncPolicy::Always), woken)
     }
 
     fn set(store: &mut Store, key: &str, value: &[u8]) -> Wait {
@@ -473,20 +543,22 @@ mod tests {
         let at = |passed| Moment { instant: begun.instant + passed, ..begun };
         store.compaction.lent(true, begun.instant);
         remove(&mut store, "one");
-        assert_eq!((store.batches, store.held_until), (1, Some(at(LONGEST_LOAN).instant)));
+        // Batches, the one that forms included.
+        let forming = |store: &Store| store.progress.forming();
+        assert_eq!((forming(&store), store.held_until), (2, Some(at(LONGEST_LOAN).instant)));
         store.begin(at(LONGEST_LOAN / 2));
         store.submit(false);
-        assert_eq!(store.batches, 1);
+        assert_eq!(forming(&store), 2);
         store.begin(at(LONGEST_LOAN));
         store.submit(false);
-        assert_eq!(store.batches, 2, "it has waited long enough");
+        assert_eq!(forming(&store), 3, "it has waited long enough");
         commit(&mut store);
         remove(&mut store, "other");
-        assert_eq!(store.batches, 2);
+        assert_eq!(forming(&store), 3);
         // It is back before that.
         store.compaction.lent(false, begun.instant);
         store.submit(false);
-        assert_eq!((store.batches, store.held_until), (3, None));
+        assert_eq!((forming(&store), store.held_until), (4, None));
         commit(&mut store);
         assert!(!holds(&store, "one") && !holds(&store, "other"));
     }

@@ -91,7 +91,7 @@ impl Replay {
             }
             // Only a saving: `finish` looks at every entry again, with all flushes known.
             _ if version < self.flushed.load(Ordering::Relaxed) => None,
-            Mutation::Put { key, .. } | Mutation::Remove { key } => {
+            Mutation::Put { key, .. } | Mutation::Remove { key } | Mutation::Evict { key } => {
                 Some(Keyed { hash: self.hasher.hash(key), version, mutation })
             }
         }
@@ -110,7 +110,7 @@ impl Replay {
                 Mutation::Put { key, value } => {
                     shard.put_if_newer(hash, *key, version, || Entry::new(version, *key, value));
                 }
-                Mutation::Remove { key } => {
+                Mutation::Remove { key } | Mutation::Evict { key } => {
                     shard.put_if_newer(hash, *key, version, || Entry::removal(version, *key));
                     *tombstones = true;
                 }

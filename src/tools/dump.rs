@@ -9,10 +9,11 @@ use super::line;
 use super::survivors::Survivors;
 use crate::log::fs::{Disk, Fs};
 use crate::log::record::Record;
-use crate::log::recovery::{Reading, Segment, Verdict, read_segment, survey};
+use crate::log::recovery::{self, Segment, read_segment, survey};
 use crate::log::segment::unix_milliseconds;
 use crate::log::{LogError, Progress};
 use crate::mutation::{Key, Mutation, Space};
+use crate::timeline::Time;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -37,7 +38,7 @@ impl Wanted {
     /// Whether a record of a history concerns such keys.
     fn concerns(&self, mutation: &Mutation<'_>) -> bool {
         match mutation {
-            Mutation::Put { key, .. } | Mutation::Remove { key } => self.names(*key),
+            Mutation::Put { key, .. } | Mutation::Remove { key } | Mutation::Evict { key } => self.names(*key),
             Mutation::Flush { prefix: None } => true,
             Mutation::Flush { prefix: Some(prefix) } => {
                 self.prefix.starts_with(prefix) || prefix.starts_with(&self.prefix)
@@ -70,10 +71,11 @@ pub fn dump(directory: &Path, wanted: &Wanted, out: &mut impl Write) -> Result<(
 }
 
 fn history(disk: &dyn Fs, wanted: &Wanted, out: &mut impl Write) -> Result<(), DumpError> {
-    let mut lines = Lines::new(out);
     let segments = survey(disk)?.segments;
-    let bar = Bar::of_log("dump", disk, &segments);
-    each_segment(disk, &segments, &bar, &mut |_, record| {
+    // Read once before, for what time the log ends at: deadlines are told by the wall clock as it is now.
+    let time = each_segment(disk, &segments, &Bar::of_log("read", disk, &segments), &mut |_, _| ())?;
+    let mut lines = Lines::new(time, out);
+    each_segment(disk, &segments, &Bar::of_log("dump", disk, &segments), &mut |_, record| {
         if wanted.concerns(&record.mutation) {
             lines.tell(record.version, &record.mutation);
         }
@@ -82,7 +84,7 @@ fn history(disk: &dyn Fs, wanted: &Wanted, out: &mut impl Write) -> Result<(), D
 }
 
 fn survivors(disk: &dyn Fs, wanted: &Wanted, out: &mut impl Write) -> Result<(), DumpError> {
-    let mut lines = Lines::new(out);
+    let mut lines = Lines::new(Time::default(), out);
     let mut survivors = Survivors::default();
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
@@ -104,56 +106,59 @@ fn go_over(
     lines: &mut Lines<'_, impl Write>,
 ) -> Result<(), LogError> {
     let segments = survey(disk)?.segments;
-    let now = unix_milliseconds();
-    each_segment(disk, &segments, &Bar::of_log("read", disk, &segments), &mut |index, record| {
+    lines.time = each_segment(disk, &segments, &Bar::of_log("read", disk, &segments), &mut |index, record| {
         survivors.meet(record.version, &record.mutation, index);
     })?;
     each_segment(disk, &segments, &Bar::of_log("dump", disk, &segments), &mut |_, record| {
         if let Mutation::Put { key, .. } = record.mutation
             && wanted.names(key)
-            && survivors.take(record.version, &record.mutation, now)
+            && survivors.take(record.version, &record.mutation, lines.time.now)
         {
             lines.tell(record.version, &record.mutation);
         }
-    })
+    })?;
+    Ok(())
 }
 
-/// Gives every record of every segment to `visit`, with the segment's place.
+/// Gives every record of every segment to `visit`, with the segment's place. Returns what time it is on the log's time line.
 fn each_segment(
     disk: &dyn Fs,
     segments: &[Segment],
     bar: &Bar,
     visit: &mut dyn FnMut(usize, Record<'_>),
-) -> Result<(), LogError> {
-    let progress = Progress::default();
+) -> Result<Time, LogError> {
+    let (progress, mut readings) = (Progress::default(), Vec::new());
     for (index, segment) in segments.iter().enumerate() {
         let contents = disk.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
         let successor = segments.get(index + 1).map(|next| next.header.link);
-        let Reading { report, verdict, .. } =
+        let reading =
             read_segment(segment, successor, contents.as_ref(), &progress, &mut |record| visit(index, record));
         bar.at(progress.done.load(Ordering::Relaxed));
-        if let Verdict::Damage(fault) = verdict {
-            return Err(LogError::Damage { name: segment.name.clone(), offset: report.end, fault });
-        }
+        reading.refuse()?;
+        readings.push(reading);
     }
-    Ok(())
+    recovery::refuse(&readings)?;
+    let last = readings.last().map_or(Time::default(), |reading| reading.report.time);
+    Ok(Time::at_start(last, unix_milliseconds()))
 }
 
 /// Lines on their way out.
 struct Lines<'o, O> {
+    /// By which deadlines are told.
+    time: Time,
     out: &'o mut O,
     buffer: Vec<u8>,
     failed: io::Result<()>,
 }
 
 impl<'o, O: Write> Lines<'o, O> {
-    fn new(out: &'o mut O) -> Self {
-        Lines { out, buffer: Vec::new(), failed: Ok(()) }
+    fn new(time: Time, out: &'o mut O) -> Self {
+        Lines { time, out, buffer: Vec::new(), failed: Ok(()) }
     }
 
     fn tell(&mut self, version: u64, mutation: &Mutation<'_>) {
         if self.failed.is_ok() {
-            line::write(version, mutation, &mut self.buffer);
+            line::write(version, mutation, self.time, &mut self.buffer);
             if self.buffer.len() >= 64 << 10 {
                 self.failed = self.out.write_all(&self.buffer);
                 self.buffer.clear();

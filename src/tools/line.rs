@@ -3,6 +3,7 @@
 //! Knows the names of the fields and how bytes that are no text are told, and nothing of logs and servers.
 
 use crate::mutation::{Key, Mutation, PICKLED, Space, Value};
+use crate::timeline::Time;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,9 @@ struct Fields<'a> {
     /// In a history: this version removed the key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     removed: bool,
+    /// In a history: it was removed to make room in memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    evicted: bool,
     /// In a history: this version removed every key, or every one that starts with the prefix.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     flushed: bool,
@@ -43,6 +47,9 @@ struct Fields<'a> {
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     prefix_base64: Option<Cow<'a, str>>,
 }
+
+/// The latest deadline there is.
+const LATEST: u64 = i64::MAX as u64;
 
 /// What spells a key that frames can't name.
 const PYTHON: &str = "python";
@@ -117,7 +124,7 @@ impl<'a> Line<'a> {
         };
         let deadline = match fields.deadline_ms {
             None => 0,
-            Some(deadline) if deadline != 0 && i64::try_from(deadline).is_ok() => deadline,
+            Some(deadline) if (1..=LATEST).contains(&deadline) => deadline,
             Some(_) => return Err(LineError::Deadline),
         };
         let key = bytes("key", fields.key, fields.key_base64)?;
@@ -132,8 +139,8 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Appends a mutation as a line, its end included.
-pub fn write(version: u64, mutation: &Mutation<'_>, into: &mut Vec<u8>) {
+/// Appends a mutation as a line, its end included. A deadline is told by the wall clock as it is at `time`.
+pub fn write(version: u64, mutation: &Mutation<'_>, time: Time, into: &mut Vec<u8>) {
     let mut fields = Fields { version: Some(version), ..Fields::default() };
     match *mutation {
         Mutation::Put { key, value } => {
@@ -141,11 +148,13 @@ pub fn write(version: u64, mutation: &Mutation<'_>, into: &mut Vec<u8>) {
             (fields.value, fields.value_base64) = told(value.bytes);
             fields.flags = Some(value.flags & !PICKLED);
             fields.pickled = Some(value.flags & PICKLED != 0);
-            fields.deadline_ms = Some(value.deadline).filter(|deadline| *deadline != 0);
+            fields.deadline_ms =
+                Some(value.deadline).filter(|deadline| *deadline != 0).map(|at| time.to_wall(at).clamp(1, LATEST));
         }
-        Mutation::Remove { key } => {
+        Mutation::Remove { key } | Mutation::Evict { key } => {
             tell_key(&mut fields, key);
             fields.removed = true;
+            fields.evicted = matches!(mutation, Mutation::Evict { .. });
         }
         Mutation::Flush { prefix } => {
             fields.flushed = true;
@@ -201,7 +210,7 @@ mod tests {
 
     fn spelled(version: u64, mutation: &Mutation<'_>) -> String {
         let mut line = Vec::new();
-        write(version, mutation, &mut line);
+        write(version, mutation, Time::default(), &mut line);
         String::from_utf8(line).expect("JSON is text")
     }
 

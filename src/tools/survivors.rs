@@ -47,7 +47,7 @@ impl Survivors {
     pub fn meet(&mut self, version: u64, mutation: &Mutation<'_>, segment: usize) {
         let (key, is_removal, deadline) = match mutation {
             Mutation::Put { key, value } => (key, false, value.deadline),
-            Mutation::Remove { key } => (key, true, 0),
+            Mutation::Remove { key } | Mutation::Evict { key } => (key, true, 0),
             Mutation::Flush { prefix } => return self.flushes.add(*prefix, version),
         };
         let met = Met { version, segment: segment as u32, is_removal, is_taken: false, deadline };

@@ -41,7 +41,9 @@ impl Store {
                     value.flags,
                     value.deadline
                 ),
-                Mutation::Remove { key } => format!("{version} remove {}", key.bytes.escape_ascii()),
+                Mutation::Remove { key } | Mutation::Evict { key } => {
+                    format!("{version} remove {}", key.bytes.escape_ascii())
+                }
                 Mutation::Flush { prefix: None } => format!("{version} flush"),
                 Mutation::Flush { prefix: Some(prefix) } => format!("{version} flush {}", prefix.escape_ascii()),
             });

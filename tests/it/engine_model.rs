@@ -373,7 +373,7 @@ impl Recorded {
             Mutation::Put { key, value: Value { bytes, flags, deadline } } => {
                 Recorded::Put(key.bytes.to_vec(), Row { value: bytes.to_vec(), flags, deadline, version })
             }
-            Mutation::Remove { key } => Recorded::Remove(key.bytes.to_vec()),
+            Mutation::Remove { key } | Mutation::Evict { key } => Recorded::Remove(key.bytes.to_vec()),
             Mutation::Flush { prefix } => Recorded::Flush(prefix.map(<[u8]>::to_vec)),
         }
     }

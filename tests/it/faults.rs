@@ -37,6 +37,40 @@ fn a_second_daemon_on_the_same_directory_touches_nothing() {
 }
 
 #[test]
+fn what_a_sync_confirmed_is_never_taken_for_a_torn_tail() {
+    for mode in ["never", "1h", "always"] {
+        let store = Store::new();
+        let launch = store.launch().option("--fsync", mode);
+        let daemon = launch.start();
+        let client = daemon.client();
+        for key in 0..60 {
+            assert!(client.say(&format!("SET key-{key} value-{key}")).starts_with("OK"));
+        }
+        assert!(client.say("SYNC").starts_with("OK"));
+        daemon.kill();
+        let segment = store.segments()[0].clone();
+        let whole = fs::read(&segment).expect("the segment");
+        for key in [0, 20, 59] {
+            let value = format!("value-{key}");
+            let at = whole.windows(value.len()).rposition(|bytes| bytes == value.as_bytes()).expect("its record");
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            fs::write(&segment, &damaged).expect("damaged");
+            let ended = launch.refused();
+            assert!(ended.stderr.contains("is damaged at offset"), "{mode}, key {key}: {}", ended.stderr);
+        }
+        // The mark itself proves the others, and nothing proves it: without it nothing is missing.
+        let end = whole.iter().rposition(|byte| *byte != 0).expect("not empty");
+        let mut damaged = whole.clone();
+        damaged[end] ^= 1;
+        fs::write(&segment, &damaged).expect("damaged");
+        let daemon = launch.start();
+        assert_eq!(daemon.client().say("COUNT"), "OK 60", "{mode}");
+        daemon.kill();
+    }
+}
+
+#[test]
 fn a_missing_directory_is_made() {
     let store = Store::new();
     assert!(!store.path().exists());

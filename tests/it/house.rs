@@ -12,17 +12,18 @@ use std::path::{Path, PathBuf};
 
 /// Data flows down: each module, and the modules of the crate that it may name besides itself.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("lib", &["cli", "server", "wire", "command", "mutation", "engine", "table", "log", "tools"]),
+    ("lib", &["cli", "server", "wire", "command", "mutation", "engine", "table", "log", "tools", "timeline"]),
     ("main", &["cli", "server", "tools", "log", "fault"]),
     ("cli", &["command", "engine", "log", "tools"]),
-    ("server", &["cli", "wire", "command", "mutation", "engine", "table", "log", "descriptors", "fault"]),
-    ("tools", &["wire", "command", "mutation", "table", "log", "descriptors"]),
+    ("server", &["cli", "wire", "command", "mutation", "engine", "table", "log", "descriptors", "fault", "timeline"]),
+    ("tools", &["wire", "command", "mutation", "table", "log", "descriptors", "timeline"]),
     ("wire", &["command", "mutation", "decimal"]),
-    ("engine", &["command", "mutation", "table", "decimal"]),
+    ("engine", &["command", "mutation", "table", "decimal", "timeline"]),
     ("command", &["mutation"]),
     ("table", &["mutation"]),
-    ("log", &["mutation", "fault"]),
+    ("log", &["mutation", "fault", "timeline"]),
     ("mutation", &[]),
+    ("timeline", &[]),
     ("decimal", &[]),
     ("descriptors", &[]),
     ("fault", &[]),

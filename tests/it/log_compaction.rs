@@ -5,11 +5,11 @@
 //! replay is held against.
 
 use crate::log_store::SEGMENT_SIZE;
-use kvd::log::compaction::{CompactionError, Fate, Questions, Steward, Stopped, compact};
+use kvd::log::compaction::{CompactionError, Fate, Questions, Steward, Stopped, Task, compact};
 use kvd::log::fs::{Crash, FakeDisk, FaultPlan, Fs};
 use kvd::log::segment::file_name;
 use kvd::log::victims::{Appetite, Run, choose};
-use kvd::log::{Batch, Ledger, LogError, LogOptions, Progress, SyncPolicy, Unread, Writer, record};
+use kvd::log::{Batch, Ledger, LogError, LogOptions, Progress, Secret, SyncPolicy, Unread, Writer, record};
 use kvd::mutation::{Key, Mutation, Value};
 use kvd::table::Replay;
 use proptest::prelude::*;
@@ -48,11 +48,13 @@ fn key(number: u8) -> Vec<u8> {
 /// Deadlines are in the past for whoever replays with a clock, and not yet for the model: it expires entries by hand.
 const DEADLINE: u64 = 5_000;
 
+const SECRET: Secret = Secret::new(2);
+
 /// The log of a disk: its end, its accounts, the table that it replays to, and the next version.
 fn open(disk: &FakeDisk) -> Result<(Writer, Ledger, Rows, u64), LogError> {
     let options = LogOptions { segment_size: SEGMENT_SIZE, sync: SyncPolicy::Always, threads: 2 };
     let unread = Unread::open(Arc::new(disk.clone()), options)?;
-    let replay = Replay::new(unread.identity());
+    let replay = Replay::new(unread.secret().expose());
     let (ready, recovered) = unread.replay(&Progress::default(), &|chunk| replay.apply(chunk))?;
     let table = replay.finish(0, 2);
     let mut ledger = ready.ledger();
@@ -64,7 +66,8 @@ fn open(disk: &FakeDisk) -> Result<(Writer, Ledger, Rows, u64), LogError> {
     Ok((ready.into_writer(), ledger, rows, recovered.next_version))
 }
 
-struct Judge<'s>(&'s Rows);
+/// What the table holds, and the highest version that is durable.
+struct Judge<'s>(&'s Rows, u64);
 
 impl Steward for Judge<'_> {
     fn ask(&mut self, questions: &mut Questions) -> Result<(), Stopped> {
@@ -79,9 +82,9 @@ impl Steward for Judge<'_> {
         Ok(())
     }
 
-    fn settle(&mut self) -> Result<(), Stopped> {
+    fn settle(&mut self) -> Result<u64, Stopped> {
         // Every batch was synced.
-        Ok(())
+        Ok(self.1)
     }
 
     fn moved(&mut self, _: u64) -> Result<(), Stopped> {
@@ -162,6 +165,10 @@ impl Store {
         }
     }
 
+    fn task(&self, run: Run, present: Vec<u64>) -> Task {
+        Task { run, present, older: self.ledger.older_than(run.first), secret: SECRET }
+    }
+
     fn choice(&self, appetite: Appetite) -> Option<(Run, Vec<u64>)> {
         let (_, sealed) = self.ledger.segments().split_last()?;
         let run = choose(sealed, SEGMENT_SIZE, appetite)?;
@@ -173,7 +180,8 @@ impl Store {
     fn compact(&mut self, appetite: Appetite) -> Option<Result<Run, CompactionError>> {
         let (run, present) = self.choice(appetite)?;
         let disk = self.disk.clone();
-        Some(compact(&disk, run, &present, &mut Judge(&self.rows)).map(|outcome| {
+        let task = self.task(run, present);
+        Some(compact(&disk, &task, &mut Judge(&self.rows, self.writer.durable().version)).map(|outcome| {
             self.ledger.replaced(run.first, run.last, outcome.length, outcome.tally);
             run
         }))
@@ -256,7 +264,7 @@ proptest! {
         for power_off_at in 0.. {
             let disk = store.disk.crash(Crash::KeepAll);
             disk.plan(FaultPlan { power_off_at: Some(power_off_at), ..FaultPlan::default() });
-            let done = compact(&disk, run, &present, &mut Judge(&store.rows));
+            let done = compact(&disk, &store.task(run, present.clone()), &mut Judge(&store.rows, store.writer.durable().version));
             for crash in [Crash::LoseAll, Crash::KeepAll, Crash::Random(seed), Crash::Random(seed + 1)] {
                 let context = format!("{run:?}, power off at {power_off_at}, {crash:?}");
                 let found = disk.crash(crash);
@@ -293,7 +301,8 @@ fn a_removal_outlives_the_victim_that_holds_what_it_hides() {
     for power_off_at in 0.. {
         let disk = store.disk.crash(Crash::KeepAll);
         disk.plan(FaultPlan { power_off_at: Some(power_off_at), ..FaultPlan::default() });
-        let done = compact(&disk, run, &[1, 2], &mut Judge(&store.rows));
+        let done =
+            compact(&disk, &store.task(run, vec![1, 2]), &mut Judge(&store.rows, store.writer.durable().version));
         for crash in [Crash::LoseAll, Crash::KeepAll].into_iter().chain((1..40).map(Crash::Random)) {
             let found = disk.crash(crash);
             store.agrees(&found, &format!("power off at {power_off_at}, {crash:?}"));
@@ -321,7 +330,7 @@ fn an_expired_value_goes_on_hiding_the_older_one() {
     store.died(b"K7");
     // The older one stands in a segment that is left alone; the expired one goes from its own.
     let run = Run { first: 2, last: 2, keep_removals: true, is_empty: false };
-    compact(&store.disk, run, &[2], &mut Judge(&store.rows)).unwrap();
+    compact(&store.disk, &store.task(run, vec![2]), &mut Judge(&store.rows, store.writer.durable().version)).unwrap();
     let (_, _, rows, _) = open(&store.disk.crash(Crash::LoseAll)).unwrap();
     assert!(!rows.contains_key(&b"K7"[..]), "{rows:?}");
 }
@@ -348,13 +357,15 @@ fn damage_in_a_victim_stops_the_compaction_and_removes_nothing() {
         damaged[at] ^= 1;
         disk.write(&file_name(1), &damaged);
         let names = disk.list().unwrap();
-        let refused = compact(&disk, run, &present, &mut Judge(&store.rows));
+        let refused =
+            compact(&disk, &store.task(run, present.clone()), &mut Judge(&store.rows, store.writer.durable().version));
         assert!(matches!(refused, Err(CompactionError::Spoiled { number: 1, .. })), "at {at}: {refused:?}");
         assert_eq!((disk.list().unwrap(), disk.read(&file_name(1))), (names, Some(damaged)), "at {at}");
     }
     let disk = store.disk.crash(Crash::KeepAll);
     disk.plan(FaultPlan { unreadable: Some(file_name(1)), ..FaultPlan::default() });
-    let refused = compact(&disk, run, &present, &mut Judge(&store.rows));
+    let refused =
+        compact(&disk, &store.task(run, present.clone()), &mut Judge(&store.rows, store.writer.durable().version));
     assert!(matches!(refused, Err(CompactionError::Spoiled { number: 1, .. })), "{refused:?}");
     store.agrees(&disk.crash(Crash::LoseAll), "after a medium error");
 }
@@ -367,7 +378,8 @@ fn a_full_disk_in_mid_compaction_changes_nothing() {
         let disk = store.disk.crash(Crash::KeepAll);
         disk.plan(FaultPlan { capacity: Some((held + room) as u64), ..FaultPlan::default() });
         let names = disk.list().unwrap();
-        let refused = compact(&disk, run, &present, &mut Judge(&store.rows));
+        let refused =
+            compact(&disk, &store.task(run, present.clone()), &mut Judge(&store.rows, store.writer.durable().version));
         assert!(matches!(refused, Err(CompactionError::NoSpace)), "{room} bytes of room: {refused:?}");
         assert_eq!(disk.list().unwrap(), names);
         store.agrees(&disk.crash(Crash::LoseAll), "after a full disk");
@@ -387,7 +399,9 @@ fn what_counts_for_nothing_goes_without_being_read() {
     let mut damaged = store.disk.read(&file_name(1)).unwrap();
     damaged[5000] ^= 1;
     store.disk.write(&file_name(1), &damaged);
-    let outcome = compact(&store.disk, run, &present, &mut Judge(&store.rows)).unwrap();
+    let outcome =
+        compact(&store.disk, &store.task(run, present), &mut Judge(&store.rows, store.writer.durable().version))
+            .unwrap();
     assert_eq!((outcome.length, outcome.read), (4096, 0));
     store.agrees(&store.disk.crash(Crash::LoseAll), "afterwards");
 }

@@ -204,7 +204,7 @@ fn versions_are_never_handed_out_twice() {
     opened.writer.finish(2_000, 2).unwrap();
     let mut clean = open(&disk.crash(Crash::LoseAll)).unwrap();
     assert_eq!(clean.recovered.next_version, 2);
-    assert_eq!(clean.recovered.last_now, 2_000.max(clean.recovered.last_now));
+    assert_eq!(clean.recovered.time, Some(2_000.into()));
     // A clean stop counts for one start only.
     commit(&mut clean.writer, &[vec![Written::put(2, b"a", b"2")]]).unwrap();
 }
@@ -247,7 +247,7 @@ fn the_next_segment_records_the_time_too() {
     // Its batch is lost, and nothing may be left of those before it: they may have been compacted.
     let found = disk.crash(Crash::LoseAll);
     let survey = kvd::log::recovery::survey(&found).unwrap();
-    assert!(survey.segments[1].header.created >= LATER + 4);
+    assert_eq!(survey.segments[1].header.time.now, LATER + 4);
 }
 
 #[test]

@@ -3,9 +3,10 @@
 
 use crate::log_store::{Group, SEGMENT_SIZE, Written, batch_of, commit, open, prefix_groups, workload};
 use kvd::log::fs::{Crash, FakeDisk, FaultPlan, Fs as _};
+use kvd::log::recovery::survey;
 use kvd::log::scan::Fault;
 use kvd::log::segment::{SEGMENT_HEADER, file_name};
-use kvd::log::{LogError, LogOptions, SyncPolicy, Unread};
+use kvd::log::{LogError, LogOptions, SyncPolicy, Unknown, Unread};
 use std::sync::Arc;
 
 /// A store of several segments that was killed, and what it holds.
@@ -139,15 +140,16 @@ fn row_5_a_torn_tail_is_kept_whole_or_not_cut_however_little_room_there_is() {
 }
 
 #[test]
-fn a_store_keeps_its_identity_and_no_other_has_it() {
+fn a_store_keeps_its_identity_and_its_secret_and_no_other_has_them() {
     let identity = |disk: &FakeDisk| {
-        let options = LogOptions { segment_size: SEGMENT_SIZE, sync: SyncPolicy::Always, threads: 2 };
-        Unread::open(Arc::new(disk.clone()), options).unwrap().identity()
+        let survey = survey(disk).unwrap();
+        (survey.identity().unwrap(), survey.secret().unwrap().expose())
     };
     let (one, other) = (killed_store(3).0, killed_store(3).0);
     assert_eq!(identity(&one), identity(&one));
     assert_eq!(identity(&one), identity(&one.crash(Crash::KeepAll)));
-    assert_ne!(identity(&one), identity(&other));
+    assert_ne!(identity(&one).0, identity(&other).0);
+    assert_ne!(identity(&one).1, identity(&other).1);
 }
 
 #[test]
@@ -226,7 +228,7 @@ fn row_10_a_newer_format_is_refused_by_its_version() {
         bytes[4092..4096].copy_from_slice(&checksum.to_le_bytes());
     });
     let refused = refusal(&disk);
-    assert!(matches!(refused, LogError::Newer { version: 9, .. }), "{refused:?}");
+    assert!(matches!(refused, LogError::Newer { what: Unknown::Format(9), .. }), "{refused:?}");
     assert!(refused.to_string().contains("newer"), "{refused}");
 }
 
@@ -271,8 +273,8 @@ fn names_that_are_not_kvds_are_left_alone_and_left_overs_are_removed() {
 fn a_survey_alone_changes_nothing() {
     let (disk, _) = killed_store(3);
     let before = image(&disk);
-    let options = kvd::log::LogOptions { segment_size: SEGMENT_SIZE, sync: SyncPolicy::Always, threads: 1 };
-    drop(Unread::open(std::sync::Arc::new(disk.clone()), options).unwrap());
+    let options = LogOptions { segment_size: SEGMENT_SIZE, sync: SyncPolicy::Always, threads: 1 };
+    drop(Unread::open(Arc::new(disk.clone()), options).unwrap());
     assert_eq!(image(&disk), before);
 }
 

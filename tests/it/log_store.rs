@@ -35,7 +35,7 @@ impl Written {
     fn of(version: u64, mutation: &Mutation<'_>) -> Self {
         match mutation {
             Mutation::Put { key, value } => Written::put(version, key.bytes, value.bytes),
-            Mutation::Remove { key } => Written::remove(version, key.bytes),
+            Mutation::Remove { key } | Mutation::Evict { key } => Written::remove(version, key.bytes),
             Mutation::Flush { prefix } => Written { version, put: None, key: prefix.unwrap_or(b"*").to_vec() },
         }
     }

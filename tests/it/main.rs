@@ -18,10 +18,14 @@ mod engine_scan;
 mod frames;
 /// Compaction on a fake disk, against a model of the table, with crashes in between.
 mod log_compaction;
+/// A directory that was copied file by file while kvd ran.
+mod log_copy;
 /// The log on a fake disk that crashes after every operation.
 mod log_crash;
 /// The log under damage: each row of the decision table, every cut, every flipped bit.
 mod log_damage;
+/// A directory that an older kvd wrote, and what only a newer one can have written.
+mod log_formats;
 /// The bytes on disk, frozen.
 mod log_golden;
 /// A log with a memory of what was written, which the others share.

@@ -5,7 +5,7 @@ use kvd::log::fs::FakeDisk;
 use kvd::log::record::RECORD_HEADER;
 use kvd::log::salvage::{Salvaged, salvage};
 use kvd::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader, file_name};
-use kvd::log::{Batch, Writer};
+use kvd::log::{Batch, Secret, Writer};
 use kvd::mutation::{Key, Mutation, Space, Value};
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ struct Group {
 /// A log of 64 records in groups of one to three, three groups a batch.
 fn log() -> Log {
     let disk = FakeDisk::new();
-    let mut writer = Writer::create(Arc::new(disk.clone()), 1 << 20, 7).expect("a new store");
+    let mut writer = Writer::create(Arc::new(disk.clone()), 1 << 20, 7, Secret::new(2)).expect("a new store");
     let (mut version, mut position, mut groups, mut batches) = (0, SEGMENT_HEADER, Vec::new(), Vec::new());
     while version < 64 {
         let mut batch = Batch::default();
@@ -146,7 +146,7 @@ fn a_record_whose_version_does_not_rise_is_not_believed() {
     // Two segments alike to the byte, but for versions: what one holds in a place is right by its checksum in the other.
     let segment = |versions: &[u64], in_one_group: bool| {
         let disk = FakeDisk::new();
-        let mut writer = Writer::create(Arc::new(disk.clone()), 1 << 20, 7).expect("a new store");
+        let mut writer = Writer::create(Arc::new(disk.clone()), 1 << 20, 7, Secret::new(2)).expect("a new store");
         let (mut batch, mut ends) = (Batch::default(), vec![SEGMENT_HEADER + BATCH_HEADER]);
         for version in versions {
             let value = Value { bytes: b"value", flags: 0, deadline: 0 };
@@ -239,7 +239,7 @@ fn records_inside_of_a_value_are_never_taken_for_records() {
     // A value that holds a whole other segment, damaged around it.
     let inner = log().bytes;
     let disk = FakeDisk::new();
-    let mut writer = Writer::create(Arc::new(disk.clone()), 1 << 20, 7).expect("a new store");
+    let mut writer = Writer::create(Arc::new(disk.clone()), 1 << 20, 7, Secret::new(2)).expect("a new store");
     let mut batch = Batch::default();
     for (version, value) in [(1, &b"before"[..]), (2, &inner), (3, b"after")] {
         let value = Value { bytes: value, flags: 0, deadline: 0 };

@@ -53,9 +53,9 @@ pub struct Found {
 pub fn open(disk: &FakeDisk, segment_size: u64, clock: impl FnOnce(u64) -> u64) -> Result<Found, LogError> {
     let options = LogOptions { segment_size, sync: SyncPolicy::Always, threads: 1 };
     let unread = Unread::open(Arc::new(disk.clone()), options)?;
-    let replay = Replay::new(unread.identity());
+    let replay = Replay::new(unread.secret().expose());
     let (ready, recovered) = unread.replay(&Progress::default(), &|chunk| replay.apply(chunk))?;
-    let now = clock(recovered.last_now);
+    let now = clock(recovered.time.unwrap_or_default().now);
     let table = replay.finish(now, 2);
     let mut ledger = ready.ledger();
     for entry in table.iter() {
@@ -89,6 +89,8 @@ pub struct Model {
     pub shown: u64,
     /// The latest time that there ever was.
     pub latest: u64,
+    /// The time of each batch that was to be written, and how many states there were before it.
+    pub attempts: Vec<(usize, u64)>,
 }
 
 impl Model {
@@ -100,13 +102,14 @@ impl Model {
                 let row = Row { version, value: bytes.to_vec(), flags, deadline };
                 self.forming.insert(key.bytes.to_vec(), row);
             }
-            Mutation::Remove { key } => drop(self.forming.remove(key.bytes)),
+            Mutation::Remove { key } | Mutation::Evict { key } => drop(self.forming.remove(key.bytes)),
             Mutation::Flush { prefix } => self.forming.retain(|key, _| !key.starts_with(prefix.unwrap_or_default())),
         }
     }
 
     /// A batch is about to be written.
     pub fn attempt(&mut self, next_version: u64, now: u64, is_stop: bool) {
+        self.attempts.push((self.states.len(), now));
         self.states.push(State { rows: self.forming.clone(), next_version, now, is_stop });
     }
 
@@ -132,8 +135,13 @@ impl Model {
         let index = self.named_by(next_version, least);
         assert!(index + 1 >= least, "{context}: state {index} of {}, {least} must be there", self.states.len());
         assert!(next_version > self.shown, "{context}: {next_version} is to be handed out, {} was", self.shown);
-        let certain = &self.states[index.min(least - 1)];
-        assert!(found.recovered.last_now >= certain.now, "{context}: the time that was recorded is forgotten");
+        // A segment's header tells the time of the batch that was to come, also where that is lost, or was refused.
+        let time = found.recovered.time.unwrap_or_default().now;
+        let told_later = self.attempts.iter().any(|(before, now)| *before > index && *now == time);
+        // A stop reads like what it follows.
+        let may_be = &self.states[index.saturating_sub(usize::from(self.states[index].is_stop))..=index];
+        let is_last = may_be.iter().any(|state| [0, time].contains(&state.now)) || told_later;
+        assert!(is_last, "{context}: the last time that was recorded is forgotten, for {time}");
         self.holds(&found.table, &self.states[index], found.now, context);
         index
     }

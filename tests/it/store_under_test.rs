@@ -4,8 +4,9 @@ use crate::store_judge::{Found, Model, Rows, State, open, rows, unexpired};
 use crate::store_steps::Act;
 use kvd::command::Limits;
 use kvd::engine::{Engine, MemoryLimit, View};
-use kvd::log::compaction::{CompactionError, Fate, Questions, Steward, Stopped, compact};
+use kvd::log::compaction::{CompactionError, Fate, Questions, Steward, Stopped, Task, compact};
 use kvd::log::fs::{Crash, FakeDisk, FaultPlan, Fs as _};
+use kvd::log::recovery::survey;
 use kvd::log::segment::file_name;
 use kvd::log::victims::{self, Run};
 use kvd::log::{AppendError, Batch, Ledger, LogError, Tally, Usage, Writer, record};
@@ -53,6 +54,7 @@ impl Store {
             recorded: 0,
             shown: 0,
             latest: BEGINNING,
+            attempts: Vec::new(),
         };
         let engine = engine_of(table, recovered.next_version);
         let (forming, plan) = (Batch::default(), FaultPlan::default());
@@ -71,7 +73,7 @@ impl Store {
         }
         let Found { writer, ledger, table, recovered, now } = found;
         let mut state = self.model.states.swap_remove(index);
-        state.now = recovered.last_now;
+        state.now = recovered.time.unwrap_or_default().now;
         self.model = Model {
             forming: state.rows.clone(),
             states: vec![state],
@@ -79,6 +81,7 @@ impl Store {
             durable: 1,
             recorded: 0,
             latest: self.model.latest.max(now),
+            attempts: Vec::new(),
             ..self.model
         };
         (self.disk, self.segment_size, self.plan, self.now) = (disk, segment_size, FaultPlan::default(), now);
@@ -241,7 +244,10 @@ impl Store {
         let numbers = self.sealed().iter().map(|usage| usage.number);
         let present: Vec<u64> = numbers.filter(|number| (run.first..=run.last).contains(number)).collect();
         let disk = self.disk.clone();
-        match compact(&disk, run, &present, &mut Asked { store: self, meanwhile: meanwhile.iter() }) {
+        let older = self.ledger.older_than(run.first);
+        let secret = survey(&disk).unwrap().secret().unwrap();
+        let task = Task { run, present, older, secret };
+        match compact(&disk, &task, &mut Asked { store: self, meanwhile: meanwhile.iter() }) {
             Ok(outcome) => self.ledger.replaced(run.first, run.last, outcome.length, outcome.tally),
             Err(CompactionError::NoSpace | CompactionError::Stopped) => {}
             Err(CompactionError::Fatal(error)) => return Err(error),
@@ -304,8 +310,9 @@ impl Steward for Asked<'_> {
         Ok(())
     }
 
-    fn settle(&mut self) -> Result<(), Stopped> {
-        self.store.sync().map_err(|_| Stopped)
+    fn settle(&mut self) -> Result<u64, Stopped> {
+        self.store.sync().map_err(|_| Stopped)?;
+        Ok(self.store.writer.durable().version)
     }
 
     fn moved(&mut self, _: u64) -> Result<(), Stopped> {

@@ -29,15 +29,29 @@ mod writer;
 pub use questions::{Fate, QUESTIONS, Questions};
 pub use writer::CompactedWriter;
 
-use super::batch::Tally;
+use super::batch::{Dependency, Tally};
 use super::error::LogError;
 use super::fs::Fs;
+use super::secret::Secret;
 use super::segment::{Compacted, SegmentHeader, SegmentKind, file_name, temporary_name};
 use super::victims::Run;
 use crate::fault;
 use output::Output;
 use std::io;
 use victim::Victim;
+
+/// What is to be compacted.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Which segments.
+    pub run: Run,
+    /// The numbers of those of them that have a file, oldest first.
+    pub present: Vec<u64>,
+    /// The segments before them.
+    pub older: Vec<Dependency>,
+    /// The store's secret.
+    pub secret: Secret,
+}
 
 /// What a compaction needs of the rest of kvd.
 pub trait Steward {
@@ -47,11 +61,11 @@ pub trait Steward {
     /// [`Stopped`] if nobody answers any more.
     fn ask(&mut self, questions: &mut Questions) -> Result<(), Stopped>;
     /// Told when everything was answered, before anything takes effect: has all that the table holds, on which the answers
-    /// rest, made durable.
+    /// rest, made durable. Returns the highest version that is durable then.
     ///
     /// # Errors
     /// [`Stopped`] if that can't be had any more.
-    fn settle(&mut self) -> Result<(), Stopped>;
+    fn settle(&mut self) -> Result<u64, Stopped>;
     /// Told between two steps that may each keep the disk busy, now that the compaction is done. May wait a little.
     fn breathe(&mut self) {}
     /// Told of each so many bytes that were read or written. May wait.
@@ -106,14 +120,15 @@ impl From<Stopped> for CompactionError {
     }
 }
 
-/// Compacts the segments of `run`; `present` are the numbers of those that have a file, oldest first.
+/// Does a task.
 ///
 /// # Errors
 /// A [`CompactionError`]. Only after [`CompactionError::Fatal`] must the log not be used.
-pub fn compact(fs: &dyn Fs, run: Run, present: &[u64], steward: &mut dyn Steward) -> Result<Outcome, CompactionError> {
+pub fn compact(fs: &dyn Fs, task: &Task, steward: &mut dyn Steward) -> Result<Outcome, CompactionError> {
+    let Task { run, present, .. } = task;
     let name = temporary_name(run.last);
     let made = open_victims(fs, present).and_then(|victims| {
-        let outcome = write_survivors(fs, run, &victims, steward, &name)?;
+        let outcome = write_survivors(fs, task, &victims, steward, &name)?;
         Ok((outcome, victims))
     });
     let (outcome, victims) = match made {
@@ -151,25 +166,29 @@ fn open_victims(fs: &dyn Fs, present: &[u64]) -> Result<Vec<Victim>, CompactionE
 
 fn write_survivors(
     fs: &dyn Fs,
-    run: Run,
+    task: &Task,
     victims: &[Victim],
     steward: &mut dyn Steward,
     name: &str,
 ) -> Result<Outcome, CompactionError> {
+    let Task { run, older, secret, .. } = task;
     let Some((oldest, newest)) = victims.first().zip(victims.last()) else { return Err(CompactionError::Stopped) };
     let generation = victims.iter().map(|victim| victim.header.generation()).max().unwrap_or(0) + 1;
     let kind = SegmentKind::Compacted(Compacted { first: oldest.header.first(), generation, length: 0 });
-    let header =
-        SegmentHeader { kind, next_version: oldest.header.next_version, link: oldest.header.link, ..newest.header };
-    let mut output = Output::create(fs, header, name)?;
+    let (next_version, link) = (oldest.header.next_version, oldest.header.link);
+    let header = SegmentHeader { kind, secret: Some(*secret), next_version, link, ..newest.header };
+    // A removal that is dropped would be missed beside an earlier state of what is older.
+    let relied_on = if run.keep_removals { &[][..] } else { older };
+    let mut output = Output::create(fs, header, relied_on, name)?;
     let mut read = 0;
     if !run.is_empty {
         for victim in victims {
             read += victim.copy(run.keep_removals, &mut output, steward)?;
         }
     }
-    let (length, tally) = output.finish(steward)?;
-    steward.settle()?;
+    output.write(steward)?;
+    let durable_version = steward.settle()?;
     fault::at("compaction-settled").map_err(|_| Stopped)?;
+    let (length, tally) = output.finish(durable_version)?;
     Ok(Outcome { length, tally, read, replaced: victims.iter().map(|victim| victim.length).sum() })
 }

@@ -6,10 +6,11 @@ use super::questions::{Fate, QUESTIONS, Questions};
 use super::writer::CompactedWriter;
 use super::{CompactionError, Steward, Stopped};
 use crate::fault;
-use crate::log::batch::{Tally, VerifiedBatch};
+use crate::log::batch::{Dependency, Tally};
 use crate::log::fs::Fs;
 use crate::log::record::Record;
 use crate::log::segment::SegmentHeader;
+use crate::log::verified::VerifiedBatch;
 use crate::mutation::Mutation;
 
 /// The new segment on its way.
@@ -19,9 +20,16 @@ pub struct Output {
 }
 
 impl Output {
-    /// Makes its file.
-    pub fn create(fs: &dyn Fs, header: SegmentHeader, name: &str) -> Result<Output, CompactionError> {
-        Ok(Output { segment: CompactedWriter::create(fs, header, name)?, questions: Questions::default() })
+    /// Makes its file. Which older segments it relies on is the first thing in it.
+    pub fn create(
+        fs: &dyn Fs,
+        header: SegmentHeader,
+        relied_on: &[Dependency],
+        name: &str,
+    ) -> Result<Output, CompactionError> {
+        let mut segment = CompactedWriter::create(fs, header, name)?;
+        segment.rely_on(relied_on)?;
+        Ok(Output { segment, questions: Questions::default() })
     }
 
     /// Takes in what is to be kept of a batch.
@@ -31,7 +39,7 @@ impl Output {
         keep_removals: bool,
         steward: &mut dyn Steward,
     ) -> Result<(), CompactionError> {
-        self.segment.at(batch.header.now);
+        self.segment.at(batch.header.time);
         let mut records = batch.records().peekable();
         let mut chunk: Vec<Record<'_>> = Vec::new();
         while records.peek().is_some() {
@@ -39,7 +47,8 @@ impl Output {
             chunk.extend(records.by_ref().take(QUESTIONS));
             self.questions.clear();
             for record in &chunk {
-                if let Mutation::Put { key, .. } | Mutation::Remove { key } = record.mutation {
+                if let Mutation::Put { key, .. } | Mutation::Remove { key } | Mutation::Evict { key } = record.mutation
+                {
                     self.questions.push(key, record.version);
                 }
             }
@@ -63,11 +72,16 @@ impl Output {
         Ok(())
     }
 
-    /// Writes what is left, and syncs. Returns the segment's length and its records.
-    pub fn finish(mut self, steward: &mut dyn Steward) -> Result<(u64, Tally), CompactionError> {
+    /// Writes what is left.
+    pub fn write(&mut self, steward: &mut dyn Steward) -> Result<(), CompactionError> {
         let written = self.segment.write()?;
-        steward.moved(written)?;
-        self.segment.finish()
+        Ok(steward.moved(written)?)
+    }
+
+    /// Writes the header, and syncs. All that the answers rest on is durable up to this version. Returns the segment's
+    /// length and its records.
+    pub fn finish(self, durable_version: u64) -> Result<(u64, Tally), CompactionError> {
+        self.segment.finish(Some(durable_version))
     }
 }
 
@@ -78,7 +92,7 @@ fn survivor<'a>(mutation: &Mutation<'a>, fate: Option<Fate>, keep_removals: bool
         (Mutation::Put { key, value }, Some(Fate::Absent)) => {
             (value.deadline != 0 && keep_removals).then_some(Mutation::Remove { key })
         }
-        (Mutation::Remove { .. }, Some(Fate::Absent)) | (Mutation::Flush { .. }, _) => {
+        (Mutation::Remove { .. } | Mutation::Evict { .. }, Some(Fate::Absent)) | (Mutation::Flush { .. }, _) => {
             keep_removals.then_some(*mutation)
         }
         _ => None,
@@ -104,6 +118,7 @@ mod tests {
             (put(0), Some(Fate::Absent), None, None),
             (put(5), Some(Fate::Absent), Some(remove), None),
             (remove, Some(Fate::Absent), Some(remove), None),
+            (Mutation::Evict { key }, Some(Fate::Absent), Some(Mutation::Evict { key }), None),
             (remove, Some(Fate::Superseded), None, None),
             (remove, Some(Fate::Live), None, None),
             (flush, None, Some(flush), None),

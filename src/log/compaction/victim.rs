@@ -4,12 +4,13 @@
 
 use super::output::Output;
 use super::{CompactionError, Steward};
-use crate::log::batch::{BATCH_HEADER, BatchFault, BatchHeader, Link, VerifiedBatch};
+use crate::log::batch::{BATCH_HEADER, Link};
 use crate::log::checksum::Seed;
 use crate::log::error::LogError;
 use crate::log::fs::{File, Fs};
 use crate::log::scan::Fault;
 use crate::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader, file_name};
+use crate::log::verified::{BatchFault, BatchHeader, VerifiedBatch};
 
 /// Bytes of a removed file that are given back at a time. All at once, a file system that tells the disk of what is free
 /// (`discard`) keeps commits waiting for as much as 200 ms a segment.
@@ -71,12 +72,14 @@ impl Victim {
         let Some(header) = BatchHeader::decode(bytes, seed, position) else {
             return Err(self.damaged(position, Fault::Batch(BatchFault::Header)));
         };
-        let length = header.body_length;
-        if length > self.length - position {
+        let length = header.length as u64 + header.body_length;
+        if header.body_length > self.length || length > self.length - position {
             return Err(self.damaged(position, Fault::Batch(BatchFault::CutShort)));
         }
-        bytes.resize(BATCH_HEADER + length as usize, 0);
-        self.read(bytes, BATCH_HEADER, position)
+        // A header of format 1 is shorter: of what was read behind it the beginning of the body is right already.
+        let read = bytes.len().min(length as usize);
+        bytes.resize(length as usize, 0);
+        self.read(bytes, read, position)
     }
 
     /// Fills `bytes` from `from` on with what the file holds there behind `position`.
@@ -121,6 +124,7 @@ mod tests {
     use crate::log::compaction::{Questions, Stopped};
     use crate::log::fs::Disk;
     use crate::log::segment::SegmentKind;
+    use crate::timeline::Time;
 
     /// Counts how often room was given back.
     struct Breaths(usize);
@@ -130,7 +134,7 @@ mod tests {
             Err(Stopped)
         }
 
-        fn settle(&mut self) -> Result<(), Stopped> {
+        fn settle(&mut self) -> Result<u64, Stopped> {
             Err(Stopped)
         }
 
@@ -159,12 +163,13 @@ mod tests {
             let header = SegmentHeader {
                 kind: SegmentKind::Journal,
                 identity: 1,
+                secret: None,
                 number: 1,
                 epoch: 0,
                 next_version: 1,
-                watermark: 0,
+                durable_version: 0,
                 link: Link { number: 1, chain: 0 },
-                created: 0,
+                time: Time::default(),
             };
             let mut breaths = Breaths(0);
             Victim { file, header, length }.free(&mut breaths);

@@ -5,11 +5,12 @@
 
 use super::CompactionError;
 use crate::fault;
-use crate::log::batch::{Batch, Durable, Link, Tally};
+use crate::log::batch::{Batch, Dependency, Durable, Link, Tally};
 use crate::log::error::LogError;
 use crate::log::fs::{File, Fs, create_anew, is_no_space};
 use crate::log::segment::{SEGMENT_HEADER, SegmentHeader, SegmentKind};
 use crate::mutation::Mutation;
+use crate::timeline::Time;
 use std::io;
 
 /// Bytes of records that are gathered into one batch.
@@ -23,7 +24,7 @@ pub struct CompactedWriter {
     header: SegmentHeader,
     name: String,
     batch: Batch,
-    now: u64,
+    time: Time,
     link: Link,
     end: u64,
     unsynced: u64,
@@ -43,7 +44,7 @@ impl CompactedWriter {
             header,
             name: name.to_owned(),
             batch: Batch::default(),
-            now: 0,
+            time: header.time,
             link: header.first_batch(),
             end: SEGMENT_HEADER as u64,
             unsynced: 0,
@@ -51,9 +52,22 @@ impl CompactedWriter {
         })
     }
 
-    /// What follows was written at this time, in Unix milliseconds, or earlier.
-    pub fn at(&mut self, now: u64) {
-        self.now = self.now.max(now);
+    /// What follows was written at this time, or earlier.
+    pub fn at(&mut self, time: Time) {
+        self.time = time;
+    }
+
+    /// Says which older segments it relies on, before anything else.
+    ///
+    /// # Errors
+    /// As [`CompactedWriter::create`].
+    pub fn rely_on(&mut self, older: &[Dependency]) -> Result<(), CompactionError> {
+        if older.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::dependencies(older);
+        batch.stamp(self.time, self.header.next_version);
+        self.append(batch).map(drop)
     }
 
     /// Adds a record, a group of its own. Versions rise from call to call.
@@ -78,30 +92,40 @@ impl CompactedWriter {
         if self.batch.is_empty() {
             return Ok(0);
         }
-        self.tally += self.batch.tally();
-        self.batch.stamp(self.now, self.batch.last_version() + 1);
-        let durable = Durable { batch: self.link.number - 1, version: self.header.watermark };
-        let (bytes, next) = self.batch.seal(self.header.seed(), self.end, self.link, durable);
+        let before = self.end;
+        let mut batch = std::mem::take(&mut self.batch);
+        self.tally += batch.tally();
+        batch.stamp(self.time, batch.last_version() + 1);
+        self.batch = self.append(batch)?;
+        self.batch.clear();
+        Ok(self.end - before)
+    }
+
+    /// Writes a batch, and returns it.
+    fn append(&mut self, mut batch: Batch) -> Result<Batch, CompactionError> {
+        let durable = Durable { batch: self.link.number - 1, version: self.header.durable_version };
+        let (bytes, next) = batch.seal(self.header.seed(), self.end, self.link, durable);
         let length = bytes.len() as u64;
         write_whole(self.file.as_ref(), bytes, self.end, &self.name)?;
         fault::at("compaction-written").map_err(LogError::io("write", &self.name))?;
         self.link = next;
         self.end += length;
         self.unsynced += length;
-        self.batch.clear();
         if self.unsynced >= SYNC_BYTES {
             self.sync()?;
         }
-        Ok(length)
+        Ok(batch)
     }
 
-    /// Writes what is left, then the header, which makes it a segment, and syncs. Returns its length and its records.
+    /// Writes what is left, then the header, which makes it a segment, and syncs. What was dropped rests on the log up to
+    /// `durable_version`; where nothing was, on no more than its header said already. Returns its length and its records.
     ///
     /// # Errors
     /// As [`CompactedWriter::create`].
-    pub fn finish(mut self) -> Result<(u64, Tally), CompactionError> {
+    pub fn finish(mut self, durable_version: Option<u64>) -> Result<(u64, Tally), CompactionError> {
         self.write()?;
         let mut header = self.header;
+        header.durable_version = durable_version.unwrap_or(header.durable_version);
         if let SegmentKind::Compacted(compacted) = &mut header.kind {
             compacted.length = self.end;
         }

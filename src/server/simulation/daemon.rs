@@ -11,13 +11,14 @@ use crate::log::compactor::{Compactor, UNPACED};
 use crate::log::fs::FakeDisk;
 use crate::log::{Log, LogError, LogOptions, Progress, Stepper, SyncPolicy, Unread};
 use crate::server::allowance::Bound;
-use crate::server::clock::{Moment, starting_time};
+use crate::server::clock::Moment;
 use crate::server::compaction::{Compaction, account};
 use crate::server::reception::{Answers as _, Reception};
 use crate::server::retry::Retry;
 use crate::server::store::Store;
 use crate::server::{ServeError, pass, settle};
 use crate::table::{Replay, Table};
+use crate::timeline::Time;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -50,7 +51,7 @@ pub struct Daemon {
     something_to_hear: Rc<Cell<bool>>,
     compaction: Receiver<()>,
     heard_of_compaction: u64,
-    /// Unix milliseconds and the time of the run when it was started.
+    /// T and the time of the run when it was started.
     started: (u64, Instant),
     settings: Settings,
 }
@@ -69,20 +70,22 @@ impl Daemon {
     ) -> Result<Daemon, LogError> {
         let Settings { sync, segment_size, max_log_size, memory, steps, most_backlog } = settings;
         let unread = Unread::open(Arc::new(disk.clone()), LogOptions { segment_size, sync, threads: 1 })?;
-        let replay = Replay::new(unread.identity());
+        let secret = unread.secret();
+        let replay = Replay::new(secret.expose());
         let (ready, recovered) = unread.replay(&Progress::default(), &|chunk| replay.apply(chunk))?;
-        let unix = starting_time(wall, recovered.last_now);
-        let table = replay.finish(unix, 1);
+        let time = Time::at_start(recovered.time.unwrap_or_default(), wall);
+        let table = replay.finish(time.now, 1);
         let mut ledger = ready.ledger();
         account(&mut ledger, &table, 1);
         let limit = MemoryLimit { bytes: Table::new(0).memory().saturating_add(memory), evicts: true };
         let engine = Engine::new(table, recovered.next_version, Limits::default()).with_memory_limit(limit, 1);
 
         let (ring, compaction) = channel();
-        let compactor = Compactor::start_breathless(Arc::new(disk.clone()), move || ring.send(()).unwrap_or_default())
-            .expect("a thread");
+        let compactor =
+            Compactor::start_breathless(Arc::new(disk.clone()), secret, move || ring.send(()).unwrap_or_default())
+                .expect("a thread");
         let budget = Budget { segment_size, max_log_size };
-        let moment = Moment { instant: now, unix };
+        let moment = Moment { instant: now, time };
         let bound = Bound::counted(steps);
         let something_to_hear = Rc::new(Cell::new(false));
         let told = Rc::clone(&something_to_hear);
@@ -96,22 +99,27 @@ impl Daemon {
             something_to_hear,
             compaction,
             heard_of_compaction: 0,
-            started: (unix, now),
+            started: (time.now, now),
             settings,
         })
     }
 
-    fn moment(&self, now: Instant) -> Moment {
-        let (unix, instant) = self.started;
-        Moment { instant: now, unix: unix + now.saturating_duration_since(instant).as_millis() as u64 }
+    fn moment(&self, now: Instant, wall: u64) -> Moment {
+        Moment { instant: now, time: Time::new(self.now(now), wall) }
+    }
+
+    /// T.
+    fn now(&self, now: Instant) -> u64 {
+        let (started, instant) = self.started;
+        started + now.saturating_duration_since(instant).as_millis() as u64
     }
 
     /// One pass of the engine's thread, and what compaction does because of it.
     ///
     /// # Errors
     /// The daemon ends.
-    pub fn pass(&mut self, now: Instant) -> Result<(), ServeError> {
-        let moment = self.moment(now);
+    pub fn pass(&mut self, now: Instant, wall: u64) -> Result<(), ServeError> {
+        let moment = self.moment(now, wall);
         let something_to_hear = self.something_to_hear.take();
         pass(&mut self.reception, &mut self.store, &mut self.retry, something_to_hear, moment)?;
         while self.heard_of_compaction < self.store.compaction().reports_due() && self.compaction.recv().is_ok() {
@@ -145,13 +153,13 @@ impl Daemon {
     ///
     /// # Errors
     /// It could not.
-    pub fn stop(mut self, now: &mut Instant) -> Result<(), ServeError> {
-        let (mut moment, log) = (self.moment(*now), &self.log);
+    pub fn stop(mut self, now: &mut Instant, wall: u64) -> Result<(), ServeError> {
+        let (mut moment, log) = (self.moment(*now, wall), &self.log);
         settle(&mut self.reception, &mut self.store, &mut |_| {
             log.step(moment.instant);
             *now += PATIENCE;
             moment.instant += PATIENCE;
-            moment.unix += PATIENCE.as_millis() as u64;
+            moment.time.now += PATIENCE.as_millis() as u64;
             Ok(moment)
         })?;
         self.reception.release(self.store.durable(), *now)?;
@@ -166,10 +174,10 @@ impl Daemon {
         let options = LogOptions { segment_size: self.settings.segment_size, sync: SyncPolicy::Never, threads: 1 };
         let copy = disk.crash(crate::log::fs::Crash::KeepAll);
         let unread = Unread::open(Arc::new(copy), options).expect("a log");
-        let replay = Replay::new(unread.identity());
+        let replay = Replay::new(unread.secret().expose());
         unread.replay(&Progress::default(), &|chunk| replay.apply(chunk)).expect("a log without damage");
-        let unix = self.moment(now).unix;
-        assert_eq!(rows(self.store.table(), unix), rows(&replay.finish(unix, 1), unix), "the log replays to the table");
+        let now = self.now(now);
+        assert_eq!(rows(self.store.table(), now), rows(&replay.finish(now, 1), now), "the log replays to the table");
     }
 }
 

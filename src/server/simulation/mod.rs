@@ -11,8 +11,10 @@
 //! ```text
 //! mod      what happens next               daemon   the daemon under test
 //! history  peers and what they were told   network  the wires between them
+//! clocks   steps of the wall clock, one by one
 //! ```
 
+mod clocks;
 mod daemon;
 #[path = "../../../tests/it/history/mod.rs"]
 mod history;
@@ -22,7 +24,7 @@ mod network;
 mod random;
 
 use crate::log::fs::{Crash, FakeDisk, FaultPlan};
-use crate::log::{LogError, SyncPolicy, Writer};
+use crate::log::{LogError, Secret, SyncPolicy, Writer};
 use crate::server::ServeError;
 use daemon::{Daemon, PATIENCE, Settings};
 use history::{Ask, Choice, Client, Histories, keys};
@@ -108,8 +110,11 @@ impl World {
             most_backlog: if random.one_in(8) { SMALL_BACKLOG } else { 1 << 20 },
         };
         let disk = FakeDisk::new();
-        // The store's identity decides where a key is kept, and so what is scanned and evicted first.
-        drop(Writer::create(Arc::new(disk.clone()), segment_size, u128::from(seed)).expect("a new store"));
+        // The store's secret decides where a key is kept, and so what is scanned and evicted first.
+        drop(
+            Writer::create(Arc::new(disk.clone()), segment_size, u128::from(seed), Secret::new(u128::from(seed)))
+                .expect("a new store"),
+        );
         let (now, steps_back) = (Instant::now(), random.one_in(4));
         let mut world = World {
             settings,
@@ -148,6 +153,12 @@ impl World {
         (BEGINNING + (self.now - self.began).as_millis() as u64).saturating_add_signed(self.stepped)
     }
 
+    /// Somebody sets the clock on the wall.
+    fn step_wall(&mut self) {
+        let step = (self.random.next() % HOUR).cast_signed();
+        self.stepped += if self.steps_back { -step } else { step };
+    }
+
     fn crash(&mut self) -> Crash {
         match self.random.below(4) {
             0 => Crash::LoseAll,
@@ -182,7 +193,7 @@ impl World {
         let started = Daemon::start(&self.disk, self.settings, &self.network, self.wall(), self.now);
         match started {
             Ok(daemon) => self.daemon = Some(daemon),
-            Err(error @ LogError::Damage { .. }) => panic!("{error}"),
+            Err(error @ (LogError::Damage { .. } | LogError::TornCopy { .. })) => panic!("{error}"),
             Err(_) => {
                 if power_goes {
                     let crash = self.crash();
@@ -211,8 +222,7 @@ impl World {
             self.disk = self.disk.crash(crash);
         }
         if self.random.one_in(3) {
-            let step = (self.random.next() % HOUR).cast_signed();
-            self.stepped += if self.steps_back { -step } else { step };
+            self.step_wall();
         }
         self.start();
         for index in 0..self.clients.len() {
@@ -241,8 +251,9 @@ impl World {
             .map(|(connection, _)| *connection)
             .filter(|connection| !network.is_full(*connection) && network.is_underway(*connection))
             .collect();
+        let wall = self.wall();
         let Some(daemon) = &mut self.daemon else { return };
-        let turn = daemon.pass(self.now);
+        let turn = daemon.pass(self.now, wall);
         let served = turn.is_ok();
         if served {
             for connection in reads {
@@ -321,7 +332,8 @@ impl World {
                 self.restart(end);
             }
             97 => {
-                let stopped = self.daemon.take().map_or(Ok(()), |daemon| daemon.stop(&mut self.now));
+                let wall = self.wall();
+                let stopped = self.daemon.take().map_or(Ok(()), |daemon| daemon.stop(&mut self.now, wall));
                 for index in 0..self.clients.len() {
                     while self.read(index) {}
                 }
@@ -329,6 +341,7 @@ impl World {
                     if stopped.is_ok() && self.random.one_in(2) { End::Powerless(self.crash()) } else { End::Killed };
                 self.restart(end);
             }
+            98 => self.step_wall(),
             _ => {
                 self.work();
                 self.pass();

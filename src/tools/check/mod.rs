@@ -6,9 +6,10 @@
 pub mod report;
 
 use crate::log::fs::{Disk, Fs};
-use crate::log::recovery::{Segment, Survey, read_segment, segment_numbers, survey};
+use crate::log::recovery::{self, Reading, Segment, Survey, read_segment, segment_numbers, survey};
 use crate::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader, file_name, unix_milliseconds};
 use crate::log::{LogError, Progress};
+use crate::timeline::Time;
 use crate::tools::bar::Bar;
 use crate::tools::survivors::Survivors;
 use report::{Flaw, Report, SegmentFigures};
@@ -72,7 +73,7 @@ fn read(disk: &dyn Fs) -> Report {
         },
     };
     let is_whole = flaws.is_empty();
-    let (mut survivors, mut readings) = (Survivors::default(), Vec::new());
+    let (mut survivors, mut readings, mut figures) = (Survivors::default(), Vec::new(), Vec::new());
     let progress = Progress::default();
     let bar = Bar::of_log("check", disk, &segments);
     for (index, segment) in segments.iter().enumerate() {
@@ -86,17 +87,24 @@ fn read(disk: &dyn Fs) -> Report {
                     versions = Some((least.min(record.version), most.max(record.version)));
                 });
                 flaws.extend(Flaw::of_reading(&reading));
-                readings.push((index, reading, versions, contents.file_len()));
+                figures.push((index, versions, contents.file_len()));
+                readings.push(reading);
             }
             Err(error) => flaws.push(Flaw::of_log(&LogError::io("read", &segment.name)(error))),
         }
         bar.at(progress.done.load(Ordering::Relaxed));
     }
     drop(bar);
-    let live = survivors.of_segments(segments.len(), unix_milliseconds());
-    let figures = readings.into_iter().map(|(index, reading, versions, file_bytes)| {
-        SegmentFigures::of(&reading, versions, live.get(index).copied().unwrap_or(0), file_bytes)
+    let last = readings.last().map_or(Time::default(), |reading: &Reading| reading.report.time);
+    let live = survivors.of_segments(segments.len(), Time::at_start(last, unix_milliseconds()).now);
+    let figures = readings.iter().zip(figures).map(|(reading, (index, versions, file_bytes))| {
+        SegmentFigures::of(reading, versions, live.get(index).copied().unwrap_or(0), file_bytes)
     });
+    if flaws.is_empty()
+        && let Err(error) = recovery::refuse(&readings)
+    {
+        flaws.push(Flaw::of_log(&error));
+    }
     Report { segments: figures.collect(), flaws }
 }
 

@@ -2,11 +2,11 @@
 
 use super::Finding;
 use crate::log::LogError;
-use crate::log::batch::BatchFault;
 use crate::log::record::RecordFault;
 use crate::log::recovery::{Reading, Verdict};
 use crate::log::scan::Fault;
 use crate::log::segment::SegmentKind;
+use crate::log::verified::BatchFault;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -105,6 +105,8 @@ const CUT: &str = "a start saves these bytes beside the log and cuts them off; n
 const REFUSED: &str = "a start refuses: writes that were acknowledged are in these bytes or behind them";
 const OUT_OF_PLACE: &str = "a start refuses, and would lose nothing once this is put right";
 const MISSING: &str = "a start refuses: every write of that segment is missing";
+const TORN_COPY: &str =
+    "a start refuses: the files are of different moments, so keys that were removed or overwritten may be back";
 const UNREAD: &str = "a start would fail as well; nothing is known of what is there";
 
 impl Flaw {
@@ -113,6 +115,7 @@ impl Flaw {
         let Reading { segment, report, verdict, .. } = reading;
         let (finding, fault) = match *verdict {
             Verdict::Clean => return None,
+            Verdict::Newer(_) => return reading.refuse().err().map(|error| Flaw::of_log(&error)),
             Verdict::TornTail => (Finding::TornTail, report.fault?),
             Verdict::Damage(fault) => (Finding::Damage, fault),
         };
@@ -137,6 +140,7 @@ impl Flaw {
             LogError::Newer { name, .. } => (Some(name), None, "newer-format", OUT_OF_PLACE, Finding::Damage),
             LogError::Misplaced { name, .. } => (Some(name), None, "misplaced", OUT_OF_PLACE, Finding::Damage),
             LogError::OtherStore { name, .. } => (Some(name), None, "other-store", OUT_OF_PLACE, Finding::Damage),
+            LogError::TornCopy { name, .. } => (Some(name), None, "torn-copy", TORN_COPY, Finding::Damage),
             LogError::Io { name, .. } => (Some(name), None, "unreadable", UNREAD, Finding::Unreadable),
             LogError::Locked(_) | LogError::Directory { .. } | LogError::ThreadGone => {
                 (None, None, "unreadable", UNREAD, Finding::Unreadable)
@@ -156,6 +160,7 @@ fn kind(fault: Fault) -> &'static str {
         Fault::Batch(BatchFault::Record(_, RecordFault::CutShort)) => "record-cut-short",
         Fault::Batch(BatchFault::Record(_, RecordFault::Checksum)) => "record-checksum",
         Fault::Batch(BatchFault::Record(_, RecordFault::Payload)) => "record-payload",
+        Fault::Batch(BatchFault::Record(_, RecordFault::Newer { .. }) | BatchFault::Newer(_)) => "newer-format",
         Fault::Batch(BatchFault::Body) => "batch-body",
         Fault::Gap => "gap",
         Fault::Ends { .. } => "ends-early",

@@ -12,7 +12,6 @@ use super::check;
 use super::survivors::Survivors;
 use crate::log::fs::{Disk, Fs};
 use crate::log::salvage::OwnedKey;
-use crate::log::segment::unix_milliseconds;
 use crate::log::{DataDir, LogError};
 use crate::mutation::Key;
 use clap::ValueEnum;
@@ -66,10 +65,11 @@ pub fn repair(directory: &Path, policy: Policy, writes: bool) -> Result<Report, 
         return Ok(report);
     }
     let kept = write::write(&plan, directory, disk.as_ref())?;
+    let time = plan.time;
     // Files that are mapped must not be replaced under those who read them.
     drop(plan);
     if policy == Policy::DropSuspects && !report.suspects.is_empty() {
-        write::remove(disk, &report.suspects, unix_milliseconds())?;
+        write::remove(disk, &report.suspects, time)?;
     }
     let after = check::check(directory);
     if after.finding() > check::Finding::TornTail {
@@ -84,8 +84,7 @@ pub fn repair(directory: &Path, policy: Policy, writes: bool) -> Result<Report, 
 fn look(disk: &dyn Fs) -> Result<(Plan, Vec<OwnedKey>), RepairError> {
     let mut survivors = Survivors::default();
     let plan = plan(disk, &mut |record| survivors.meet(record.version, &record.mutation, 0))?;
-    let now = unix_milliseconds();
-    let may_be_stale = survivors.kept(now).filter(|(_, version)| plan.losses.may_hide(*version));
+    let may_be_stale = survivors.kept(plan.time.now).filter(|(_, version)| plan.losses.may_hide(*version));
     let mut suspects: Vec<_> = may_be_stale.map(|(Key { space, bytes }, _)| (space, bytes.into())).collect();
     suspects.sort();
     Ok((plan, suspects))

@@ -8,12 +8,13 @@ use super::lost::{Loss, Losses};
 use crate::log::batch::Link;
 use crate::log::fs::{Contents, Fs};
 use crate::log::record::Record;
-use crate::log::recovery::{Segment, Verdict, read_segment, segment_numbers};
+use crate::log::recovery::{Reading, Segment, Verdict, mismatches, read_segment, segment_numbers};
 use crate::log::salvage::{Salvaged, first_batch, salvage};
 use crate::log::segment::{
     Compacted, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, unix_milliseconds,
 };
-use crate::log::{LogError, Progress, UNCLEAN_SKIP};
+use crate::log::{LogError, Mismatch, Progress, Secret, UNCLEAN_SKIP};
+use crate::timeline::Time;
 use crate::tools::bar::Bar;
 use std::sync::atomic::Ordering;
 
@@ -26,10 +27,14 @@ pub struct Plan {
     pub patches: Vec<Patch>,
     /// The journal to go on with, where the last segment is no journal any more.
     pub journal: Option<SegmentHeader>,
+    /// What is known of the time line.
+    pub time: Time,
     /// What was lost.
     pub losses: Losses,
     /// Segments that stay as they are.
     pub sound: usize,
+    /// The store's secret.
+    secret: Secret,
 }
 
 /// A segment to be put in the place of another.
@@ -82,19 +87,23 @@ impl Plan {
 /// What can't be repaired: a file that belongs elsewhere or that this program can't know, or a directory that can't be read.
 pub fn plan(disk: &dyn Fs, visit: &mut dyn FnMut(&Record<'_>)) -> Result<Plan, RepairError> {
     let found = belonging_together(find(disk)?)?;
-    let mut plan = Plan { patches: Vec::new(), journal: None, losses: Losses::default(), sound: 0 };
-    let mut course = Course::default();
     let segments: Vec<_> = found.iter().map(|found| found.segment.clone()).collect();
+    let secret = segments.iter().rev().find_map(|segment| segment.header.secret).map_or_else(Secret::random, Ok)?;
+    let mut plan = Plan::empty(secret);
+    let mut course = Course::default();
+    let mut readings = Vec::new();
     let bar = Bar::of_log("read", disk, &segments);
     let progress = Progress::default();
     for (index, segment) in found.iter().enumerate() {
-        plan.look_at(disk, segment, found.get(index + 1), &mut course, &progress, visit)?;
+        readings.extend(plan.look_at(disk, segment, found.get(index + 1), &mut course, &progress, visit)?);
         bar.at(progress.done.load(Ordering::Relaxed));
     }
+    plan.part_moments(disk, &readings, &mut course, visit)?;
+    plan.time = Time::at_start(course.time, unix_milliseconds());
     if let Some(last) = segments.last()
         && !course.ends_with_journal
     {
-        plan.journal = Some(course.journal(last.header.identity, course.number + 1));
+        plan.journal = Some(course.journal(last.header.identity, secret, course.number + 1));
     }
     Ok(plan)
 }
@@ -105,7 +114,7 @@ struct Course {
     number: u64,
     next_version: u64,
     next_batch: u64,
-    last_now: u64,
+    time: Time,
     /// With what the last segment ends.
     link: Link,
     /// Whether the last segment can be appended to.
@@ -115,35 +124,43 @@ struct Course {
 impl Default for Course {
     fn default() -> Self {
         let link = Link { number: 1, chain: 0 };
-        Course { number: 0, next_version: 1, next_batch: 1, last_now: 0, link, ends_with_journal: false }
+        Course { number: 0, next_version: 1, next_batch: 1, time: Time::default(), link, ends_with_journal: false }
     }
 }
 
 impl Course {
-    fn goes_on(&mut self, next_version: u64, next_batch: u64, last_now: u64) {
+    fn goes_on(&mut self, next_version: u64, next_batch: u64, time: Time) {
         self.next_version = self.next_version.max(next_version);
         self.next_batch = self.next_batch.max(next_batch);
-        self.last_now = self.last_now.max(last_now);
+        self.time = time;
     }
 
     /// The header of a journal of this number, with which the log goes on.
-    fn journal(&self, identity: u128, number: u64) -> SegmentHeader {
+    fn journal(&self, identity: u128, secret: Secret, number: u64) -> SegmentHeader {
         SegmentHeader {
             kind: SegmentKind::Journal,
             identity,
+            secret: Some(secret),
             number,
             epoch: 0,
             // Whatever was handed out and lost is not handed out again.
             next_version: self.next_version.saturating_add(UNCLEAN_SKIP),
-            watermark: self.next_version.saturating_sub(1),
+            durable_version: self.next_version.saturating_sub(1),
             link: Link { number: self.next_batch, chain: 0 },
-            created: unix_milliseconds().max(self.last_now),
+            time: Time::at_start(self.time, unix_milliseconds()),
         }
     }
 }
 
 impl Plan {
-    /// Looks at one segment, before which the log was read up to `course`, and behind which `next` was found.
+    /// Nothing was looked at yet. What is written has this secret.
+    fn empty(secret: Secret) -> Plan {
+        let (patches, losses) = (Vec::new(), Losses::default());
+        Plan { patches, journal: None, time: Time::default(), losses, sound: 0, secret }
+    }
+
+    /// Looks at one segment, before which the log was read up to `course`, and behind which `next` was found. Returns what
+    /// it holds, if it can stay as it is.
     fn look_at(
         &mut self,
         disk: &dyn Fs,
@@ -152,14 +169,14 @@ impl Plan {
         course: &mut Course,
         progress: &Progress,
         visit: &mut dyn FnMut(&Record<'_>),
-    ) -> Result<(), RepairError> {
+    ) -> Result<Option<Reading>, RepairError> {
         let Found { segment, header_is_right, link_is_right } = found;
         let contents = disk.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
         let mut header = segment.header;
         let mut begins = Some(header.next_version);
         if !header_is_right {
             header.link = if *link_is_right { header.link } else { course.link };
-            (header.next_version, header.created) = (course.next_version, course.last_now);
+            (header.next_version, header.time) = (course.next_version, course.time);
             begins = first_version(&header, contents.as_ref());
         }
         if !link_is_right {
@@ -175,6 +192,7 @@ impl Plan {
         let reading = read_segment(segment, successor, contents.as_ref(), progress, &mut |record| visit(&record));
         let why = match reading.verdict {
             _ if !header_is_right => Some("the segment's header can't be read".to_owned()),
+            Verdict::Newer(what) => return Err(LogError::Newer { name: segment.name.clone(), what }.into()),
             Verdict::Damage(fault) => Some(fault.to_string()),
             // Only the last segment may end in a tear.
             Verdict::TornTail if !is_last => reading.report.fault.map(|fault| fault.to_string()),
@@ -185,12 +203,51 @@ impl Plan {
         if let Some(why) = why {
             let versions_end = next.filter(|next| next.header_is_right).map(|next| next.segment.header.next_version);
             let salvaged = self.patch(&header, contents, why, versions_end, visit);
-            course.goes_on(salvaged.next_version, salvaged.next_batch, salvaged.last_now);
+            course.goes_on(salvaged.next_version, salvaged.next_batch, salvaged.time);
+            Ok(None)
         } else {
             self.sound += 1;
-            course.goes_on(reading.report.next_version, reading.report.link.number, reading.report.last_now);
+            course.goes_on(reading.report.next_version, reading.report.link.number, reading.report.time);
             course.link = reading.report.link;
+            Ok(Some(reading))
         }
+    }
+
+    /// Plans for files that are sound each by itself, and of different moments. What a compacted segment had dropped, as it
+    /// relied on a later state of an older one, is lost; so is what the log held up to where it relied on that. Both are
+    /// written anew as what they are now.
+    fn part_moments(
+        &mut self,
+        disk: &dyn Fs,
+        readings: &[Reading],
+        course: &mut Course,
+        visit: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<(), RepairError> {
+        for (reading, why) in mismatches(readings) {
+            let header = reading.segment.header;
+            let torn = match why {
+                Mismatch::Generation { .. } => {
+                    let after = readings.iter().map(|reading| reading.segment.header);
+                    let end = after.filter(|after| after.number > header.number).map(|after| after.next_version).min();
+                    self.losses.add(Loss::of_versions(&reading.segment.name, header.next_version, end));
+                    Some(reading)
+                }
+                Mismatch::Ends { durable, last } => {
+                    self.losses.add(Loss::of_versions(&reading.segment.name, last + 1, Some(durable + 1)));
+                    course.next_version = course.next_version.max(durable + 1);
+                    // Nothing goes on behind the last one, whose versions would be handed out again.
+                    course.ends_with_journal = false;
+                    readings.last().filter(|last| last.segment.header.kind == SegmentKind::Journal)
+                }
+            };
+            let is_planned = |name: &str| self.patches.iter().any(|patch| patch.name() == name);
+            if let Some(Reading { segment, .. }) = torn.filter(|torn| !is_planned(&torn.segment.name)) {
+                let contents = disk.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
+                self.patch(&segment.header, contents, why.to_string(), None, visit);
+                self.sound -= 1;
+            }
+        }
+        self.patches.sort_by_key(|patch| patch.header.number);
         Ok(())
     }
 
@@ -204,7 +261,8 @@ impl Plan {
         visit: &mut dyn FnMut(&Record<'_>),
     ) -> Salvaged {
         let compacted = Compacted { first: read_as.first(), generation: read_as.generation() + 1, length: 0 };
-        let header = SegmentHeader { kind: SegmentKind::Compacted(compacted), ..*read_as };
+        let kind = SegmentKind::Compacted(compacted);
+        let header = SegmentHeader { kind, secret: Some(self.secret), ..*read_as };
         let damaged = Some(contents);
         let mut patch = Patch { header, damaged, read_as: *read_as, records: 0, why };
         let salvaged = patch.each_record(visit);
@@ -228,9 +286,10 @@ impl Plan {
         let number = before.first() - 1;
         let kind = SegmentKind::Compacted(Compacted { first, generation: 1, length: 0 });
         let next_version = course.next_version;
-        let watermark = next_version.saturating_sub(1);
+        let (secret, durable_version) = (Some(self.secret), next_version.saturating_sub(1));
         // It carries on what is there, whatever came after that.
-        let header = SegmentHeader { kind, number, next_version, watermark, link: course.link, ..*before };
+        let link = course.link;
+        let header = SegmentHeader { kind, secret, number, next_version, durable_version, link, ..*before };
         let name = file_name(number);
         self.losses.add(Loss::of_versions(&name, next_version, begins));
         let why = if first == number {
@@ -255,7 +314,7 @@ fn find(disk: &dyn Fs) -> Result<Vec<Found>, RepairError> {
             HeaderState::Valid(header) => {
                 found.push(Found { segment: Segment { name, header }, header_is_right: true, link_is_right: true });
             }
-            HeaderState::Newer { version } => return Err(LogError::Newer { name, version }.into()),
+            HeaderState::Newer(what) => return Err(LogError::Newer { name, what }.into()),
             state @ (HeaderState::Blank | HeaderState::Broken | HeaderState::Foreign) => {
                 broken.push((name, number, state == HeaderState::Foreign));
             }
@@ -298,12 +357,13 @@ fn guess(
     let journal = SegmentHeader {
         kind: SegmentKind::Journal,
         identity,
+        secret: None,
         number,
         epoch: 0,
         next_version: before.map_or(1, |before| before.next_version),
-        watermark: 0,
+        durable_version: 0,
         link: Link { number: 1, chain: 0 },
-        created: 0,
+        time: Time::default(),
     };
     let compacted = (1..=MOST_GENERATIONS).map(|generation| {
         // Which others it stood for nothing tells: those that are not there are called missing, rather than passed over.

@@ -13,6 +13,7 @@ use crate::log::salvage::OwnedKey;
 use crate::log::segment::{SegmentHeader, damaged_name, file_name, temporary_name};
 use crate::log::{AppendError, Batch, LogError, LogOptions, Progress, SyncPolicy, Unread};
 use crate::mutation::{Key, Mutation};
+use crate::timeline::Time;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ pub(super) fn write(plan: &Plan, directory: &Path, disk: &dyn Fs) -> Result<Vec<
 fn write_patch(patch: &Patch, disk: &dyn Fs) -> Result<(), RepairError> {
     let name = temporary_name(patch.header.number);
     let mut writer = CompactedWriter::create(disk, patch.header, &name).map_err(written)?;
-    writer.at(patch.header.created);
+    writer.at(patch.header.time);
     let mut failed = Ok(0);
     let salvaged = patch.each_record(&mut |record| {
         if failed.is_ok() {
@@ -51,8 +52,8 @@ fn write_patch(patch: &Patch, disk: &dyn Fs) -> Result<(), RepairError> {
         }
     });
     failed.map_err(written)?;
-    writer.at(salvaged.last_now);
-    writer.finish().map_err(written)?;
+    writer.at(salvaged.time);
+    writer.finish(None).map_err(written)?;
     Ok(())
 }
 
@@ -92,7 +93,7 @@ fn install(disk: &dyn Fs, number: u64) -> Result<(), RepairError> {
 }
 
 /// Removes these keys from a log that a daemon could start on.
-pub(super) fn remove(disk: Arc<dyn Fs>, keys: &[OwnedKey], now: u64) -> Result<(), RepairError> {
+pub(super) fn remove(disk: Arc<dyn Fs>, keys: &[OwnedKey], time: Time) -> Result<(), RepairError> {
     let options = LogOptions { segment_size: SEGMENT, sync: SyncPolicy::Never, threads: 1 };
     let (ready, recovered) = Unread::open(disk, options)?.replay(&Progress::default(), &|_| ())?;
     let (mut writer, mut batch) = (ready.into_writer(), Batch::default());
@@ -103,7 +104,7 @@ pub(super) fn remove(disk: Arc<dyn Fs>, keys: &[OwnedKey], now: u64) -> Result<(
         batch.end_group();
         next_version += 1;
         if batch.byte_len() >= BATCH || keys.peek().is_none() {
-            batch.stamp(now, next_version);
+            batch.stamp(time, next_version);
             writer.append(&mut batch).map_err(|error| match error {
                 AppendError::NoSpace => RepairError::Full,
                 AppendError::Fatal(error) => error.into(),
@@ -111,7 +112,7 @@ pub(super) fn remove(disk: Arc<dyn Fs>, keys: &[OwnedKey], now: u64) -> Result<(
             batch.clear();
         }
     }
-    Ok(writer.finish(now, next_version)?)
+    Ok(writer.finish(time, next_version)?)
 }
 
 fn written(error: CompactionError) -> RepairError {
