@@ -3,15 +3,19 @@
 //! Knows how to find its way after damage, by verified bytes only: a batch header or a record counts if its checksum is right
 //! for the very place where it stands, so nothing inside of a value is ever taken for one. Changes nothing. A start never
 //! uses it: what it gives up is for a person to accept.
+//!
+//! It takes a time in proportion to the segment, whatever stands in it: bytes that look like a record, with a length that leads
+//! far beyond them, may stand at every offset of a value that somebody chose.
 
 use super::batch::{BatchKind, Link};
 use super::bytes::{all_zero, array, u32_at, u64_at};
-use super::checksum::Seed;
+use super::checksum::{Seed, Sums};
 use super::record::{self, RECORD_HEADER, Record};
 use super::segment::{SEGMENT_HEADER, SegmentHeader};
-use super::verified::{BatchHeader, find_header};
+use super::verified::{BatchHeader, find_header, headers_by_seed};
 use crate::mutation::{Key, Mutation, Space};
 use crate::timeline::Time;
+use std::collections::HashMap;
 
 /// A stretch of a segment that can't be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,22 +68,41 @@ pub fn salvage<'a>(header: &SegmentHeader, bytes: &'a [u8], visit: &mut dyn FnMu
         time: header.time,
         ..Salvaged::default()
     };
+    let seed = header.seed();
     let mut reader =
-        Reader { bytes, seed: header.seed(), salvaged, group: Vec::new(), open: None, lost_count: false, visit };
+        Reader { bytes, seed, sums: None, salvaged, group: Vec::new(), open: None, lost_count: false, visit };
     reader.read();
     reader.salvaged
 }
 
-/// The first batch that stands in a segment, if this is its header, and at which offset: a header can be told by that, since
-/// checksums know their place.
-pub fn first_batch(header: &SegmentHeader, bytes: &[u8]) -> Option<(usize, Link)> {
-    find_header(bytes, header.seed(), SEGMENT_HEADER).map(|(at, batch)| (at, batch.link))
+/// The first of these headers by which a batch stands in a segment, and at which offset the first such batch does: a header can
+/// be told by that, since checksums know their place. One pass, however many headers there are.
+pub fn first_batch(headers: impl Iterator<Item = SegmentHeader>, bytes: &[u8]) -> Option<(SegmentHeader, usize, Link)> {
+    let headers: Vec<SegmentHeader> = headers.collect();
+    let mut seeds = HashMap::new();
+    for (index, header) in headers.iter().enumerate() {
+        seeds.entry(header.seed()).or_insert(index);
+    }
+    let mut best: Option<(usize, usize, Link)> = None;
+    for (at, seed, batch) in headers_by_seed(bytes, SEGMENT_HEADER, |seed| seeds.contains_key(&seed)) {
+        let Some(&index) = seeds.get(&seed) else { continue };
+        if best.is_none_or(|(held, ..)| index < held) {
+            best = Some((index, at, batch.link));
+        }
+        if index == 0 {
+            break;
+        }
+    }
+    let (index, at, link) = best?;
+    Some((*headers.get(index)?, at, link))
 }
 
 /// How far the reading of a segment is.
 struct Reader<'a, 'v> {
     bytes: &'a [u8],
     seed: Seed,
+    /// Since something could not be read: what looks like a record is then tried at every offset, and may claim any length.
+    sums: Option<Sums<'a>>,
     salvaged: Salvaged,
     /// The group that is not at its end yet.
     group: Vec<Record<'a>>,
@@ -137,6 +160,7 @@ impl<'a> Reader<'a, '_> {
                 self.take(record, at);
                 at += record.length;
             } else {
+                self.sums.get_or_insert_with(|| Sums::of(self.bytes));
                 self.break_group(at);
                 self.give_up(at);
                 at = self.next_record(at, to);
@@ -155,7 +179,10 @@ impl<'a> Reader<'a, '_> {
         if !is_likely || u64_at(bytes, 8)? < self.lowest_version() {
             return None;
         }
-        record::decode(bytes, self.seed, at as u64).ok()
+        match &self.sums {
+            Some(sums) => record::decode_by_sums(self.bytes, sums, self.seed, at, to),
+            None => record::decode(bytes, self.seed, at as u64).ok(),
+        }
     }
 
     /// The lowest version that the next record may have.
@@ -225,5 +252,106 @@ impl Lost {
             Mutation::Flush { .. } => None,
         };
         Lost { version: record.version, key: key.map(|Key { space, bytes }| (space, bytes.into())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::checksum::summed;
+    use crate::log::fs::FakeDisk;
+    use crate::log::segment::{Compacted, HeaderState, SegmentKind, file_name};
+    use crate::log::{Batch, Writer};
+    use crate::mutation::Value;
+    use std::sync::Arc;
+
+    const LENGTH: usize = 256 << 10;
+
+    /// A segment with three values of which the second is this one, and where the record of that begins.
+    fn segment(value: &[u8]) -> (SegmentHeader, Vec<u8>, usize) {
+        let disk = FakeDisk::new();
+        let mut writer = Writer::create(Arc::new(disk.clone()), 1 << 20, 7).expect("a new store");
+        let (mut batch, mut second) = (Batch::default(), 0);
+        for (version, bytes) in [(1, &b"before"[..]), (2, value), (3, b"after")] {
+            second = if version == 2 { SEGMENT_HEADER + batch.byte_len() } else { second };
+            batch
+                .push(version, &Mutation::Put { key: Key::bytes(b"k"), value: Value { bytes, flags: 0, deadline: 0 } });
+            batch.end_group();
+        }
+        batch.stamp(1, 4);
+        let end = SEGMENT_HEADER + batch.byte_len();
+        writer.append(&mut batch).expect("room");
+        let mut bytes = disk.read(&file_name(1)).expect("the segment");
+        bytes.truncate(end);
+        let HeaderState::Valid(header) = SegmentHeader::decode(&bytes) else { panic!("a valid header") };
+        (header, bytes, second)
+    }
+
+    /// Headers of records, one every so many bytes, each of which claims all that follows, and all of whose contents are in
+    /// order, but for the checksum.
+    fn look_alikes(every: usize) -> Vec<u8> {
+        let mut value = vec![0; LENGTH];
+        for at in (0..LENGTH - 64).step_by(every) {
+            let payload = LENGTH - at - RECORD_HEADER;
+            let contents = payload - 10;
+            let header = [&[9; 4], &(payload as u32).to_le_bytes()[..], &9_u64.to_le_bytes(), &[1, 3, 0, 0]].concat();
+            let key = [&[0, 0, 0, 1, b'k', 252][..], &(contents as u32).to_le_bytes()].concat();
+            let look_alike = [header, key].concat();
+            value[at..at + look_alike.len()].copy_from_slice(&look_alike);
+            assert!(record::reread(&value[at..]).is_some(), "in order but for the checksum");
+        }
+        value
+    }
+
+    #[test]
+    fn a_segment_is_summed_a_few_times_whatever_looks_like_a_record_in_it() {
+        // Lengths and kinds at every eighth byte as well, of nothing that is in order.
+        let dense: Vec<u8> = [1, 1, 0, 0, 0, 0, 2, 0].iter().copied().cycle().take(LENGTH).collect();
+        for (value, bound) in [(vec![0; LENGTH], 3), (dense, 3), (look_alikes(32), 8), (look_alikes(1_000), 4)] {
+            let (header, mut bytes, second) = segment(&value);
+            // Its length: nothing tells any more where the next record stands.
+            bytes[second + 5] ^= 0x10;
+            for spoils_batch in [false, true] {
+                bytes[SEGMENT_HEADER + 5] ^= u8::from(spoils_batch);
+                summed();
+                let mut versions = Vec::new();
+                salvage(&header, &bytes, &mut |group| versions.push(group[0].version));
+                let work = summed();
+                assert_eq!(versions, [1, 3]);
+                assert!(work < bound * bytes.len(), "{work} bytes of {} were summed", bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_is_summed_a_few_times_whatever_looks_like_a_batch_in_it() {
+        let value: Vec<u8> = crate::log::batch::BATCH_MAGIC.iter().copied().cycle().take(LENGTH).collect();
+        let (header, mut bytes, _) = segment(&value);
+        bytes[SEGMENT_HEADER + 5] ^= 1;
+        summed();
+        salvage(&header, &bytes, &mut |_| ());
+        let work = summed();
+        assert!(work < 20 * bytes.len(), "{work} bytes of {} were summed", bytes.len());
+        let generations = (1..=4096).map(|generation| {
+            let kind = SegmentKind::Compacted(Compacted { first: 1, generation, length: 0 });
+            SegmentHeader { kind, ..header }
+        });
+        assert_eq!(first_batch(generations, &bytes), None);
+        let work = summed();
+        assert!(work < 20 * bytes.len(), "{work} bytes of {} were summed, for 4,096 headers", bytes.len());
+    }
+
+    #[test]
+    fn a_header_is_told_by_the_first_batch_that_is_right_by_it() {
+        let (header, bytes, _) = segment(b"value");
+        let other = |generation| {
+            let kind = SegmentKind::Compacted(Compacted { first: 1, generation, length: 0 });
+            SegmentHeader { kind, ..header }
+        };
+        let link = Link { number: 1, chain: 0 };
+        for headers in [vec![header], vec![other(1), header, other(2)], vec![header, header]] {
+            assert_eq!(first_batch(headers.into_iter(), &bytes), Some((header, SEGMENT_HEADER, link)));
+        }
+        assert_eq!(first_batch([other(1), other(2)].into_iter(), &bytes), None);
     }
 }

@@ -57,11 +57,7 @@ pub enum BatchFault {
 impl BatchHeader {
     /// Reads the batch header at the start of `bytes`, which stands at `position` of a segment.
     pub fn decode(bytes: &[u8], seed: Seed, position: u64) -> Option<BatchHeader> {
-        let length = match array::<4>(bytes, 0)? {
-            BATCH_MAGIC => BATCH_HEADER,
-            BATCH_MAGIC_1 => BATCH_HEADER_1,
-            _ => return None,
-        };
+        let length = header_length(bytes)?;
         let checksum = u32_at(bytes, 4)?;
         if seed.at(position, bytes.get(8..length)?) != checksum {
             return None;
@@ -83,6 +79,15 @@ impl BatchHeader {
     }
 }
 
+/// Bytes of the batch header that begins here, as its magic tells.
+fn header_length(bytes: &[u8]) -> Option<usize> {
+    match array::<4>(bytes, 0)? {
+        BATCH_MAGIC => Some(BATCH_HEADER),
+        BATCH_MAGIC_1 => Some(BATCH_HEADER_1),
+        _ => None,
+    }
+}
+
 /// The first batch header in a segment from an offset on, and where it stands. A header counts if its checksum is right for
 /// that place.
 pub fn find_header(segment: &[u8], seed: Seed, from: usize) -> Option<(usize, BatchHeader)> {
@@ -94,6 +99,23 @@ pub fn find_header(segment: &[u8], seed: Seed, from: usize) -> Option<(usize, Ba
         }
         at += 1;
     }
+}
+
+/// Every batch header in a segment from an offset on that is right for its place by one of the seeds that are wanted, where it
+/// stands, and by which. One pass, however many seeds there are: a checksum tells the only seed that it can have begun from.
+pub fn headers_by_seed(
+    segment: &[u8],
+    from: usize,
+    is_wanted: impl Fn(Seed) -> bool,
+) -> impl Iterator<Item = (usize, Seed, BatchHeader)> {
+    let places = memchr::memmem::find_iter(segment.get(from..).unwrap_or_default(), MAGIC_START);
+    places.filter_map(move |place| {
+        let at = from + place;
+        let bytes = segment.get(at..)?;
+        let seed = Seed::behind(u32_at(bytes, 4)?, at as u64, bytes.get(8..header_length(bytes)?)?);
+        let header = is_wanted(seed).then(|| BatchHeader::decode(bytes, seed, at as u64))??;
+        Some((at, seed, header))
+    })
 }
 
 /// A batch that was verified to its last byte.

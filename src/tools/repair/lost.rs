@@ -45,18 +45,30 @@ impl Loss {
 
 /// All that was lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Losses(pub Vec<Loss>);
+pub struct Losses {
+    all: Vec<Loss>,
+    /// The version after the highest that may have been in any that does harm.
+    end_version: u64,
+}
 
 impl Losses {
     /// One more.
     pub fn add(&mut self, loss: Loss) {
-        self.0.push(loss);
+        if !loss.is_harmless() {
+            self.end_version = self.end_version.max(loss.end_version.unwrap_or(u64::MAX));
+        }
+        self.all.push(loss);
     }
 
-    /// Whether a later change of a key whose newest record has this version may be among what was lost.
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Loss> {
+        self.all.iter()
+    }
+
+    /// Whether a later change of a key whose newest record has this version may be among what was lost. Asked of every key, however
+    /// many losses there are.
     pub fn may_hide(&self, version: u64) -> bool {
-        let harmful = self.0.iter().filter(|loss| !loss.is_harmless());
-        harmful.map(|loss| loss.end_version.unwrap_or(u64::MAX)).any(|end| end > version.saturating_add(1))
+        self.end_version > version.saturating_add(1)
     }
 }
 
@@ -65,7 +77,11 @@ mod tests {
     use super::*;
 
     fn losses(versions: &[(u64, Option<u64>)]) -> Losses {
-        Losses(versions.iter().map(|&(first, end)| Loss::of_versions("file", first, end)).collect())
+        let mut losses = Losses::default();
+        for &(first, end) in versions {
+            losses.add(Loss::of_versions("file", first, end));
+        }
+        losses
     }
 
     #[test]

@@ -370,8 +370,8 @@ fn guess(
         let kind = SegmentKind::Compacted(Compacted { first: number, generation, length: 0 });
         SegmentHeader { kind, ..journal }
     });
-    let begins = |header: SegmentHeader| Some((header, Some(first_batch(&header, contents.bytes())?)));
-    std::iter::once(journal).chain(compacted).find_map(begins).unwrap_or((journal, None))
+    let told = first_batch(std::iter::once(journal).chain(compacted), contents.bytes());
+    told.map_or((journal, None), |(header, at, link)| (header, Some((at, link))))
 }
 
 /// The lowest version in a segment.

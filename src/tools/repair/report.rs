@@ -40,7 +40,7 @@ impl Report {
             sound: plan.sound,
             replaced: plan.patches.iter().map(|patch| (patch.name(), patch.why.clone(), patch.records)).collect(),
             journal: plan.journal.map(|header| crate::log::segment::file_name(header.number)),
-            losses: plan.losses.0.iter().filter(|loss| !loss.is_harmless()).cloned().collect(),
+            losses: plan.losses.iter().filter(|loss| !loss.is_harmless()).cloned().collect(),
             suspects,
             policy,
             written: None,
