@@ -4,8 +4,8 @@
 //! matching entry below its version, also to those met later. Replay and the pending mutations both keep such
 //! a set.
 
+use super::prefixes::Prefixes;
 use crate::mutation::{Key, Space};
-use std::collections::{BTreeSet, HashMap};
 
 /// The flushes of a log, or those that are pending.
 #[derive(Debug, Default)]
@@ -13,10 +13,7 @@ pub struct Flushes {
     /// The newest flush of everything; 0 if there is none.
     everything: u64,
     /// The newest flush of each prefix.
-    by_prefix: HashMap<Box<[u8]>, u64>,
-    /// The lengths of those prefixes: as many look-ups as there are lengths tell what hides a key, however many
-    /// prefixes there are.
-    lengths: BTreeSet<usize>,
+    by_prefix: Prefixes<u64>,
 }
 
 impl Flushes {
@@ -26,22 +23,17 @@ impl Flushes {
             self.everything = self.everything.max(version);
             return;
         };
-        if let Some(newest) = self.by_prefix.get_mut(prefix) {
-            *newest = version.max(*newest);
-        } else {
-            self.by_prefix.insert(prefix.into(), version);
-            self.lengths.insert(prefix.len());
-        }
+        let newest = self.by_prefix.entry(prefix);
+        *newest = version.max(*newest);
     }
 
-    /// The version of the newest flush that covers the key: entries below it are gone. 0 if none does.
+    /// The version of the newest flush that covers the key: entries below it are gone. 0 if none does. The key is read
+    /// once, however many flushes there are.
     pub fn newest_over(&self, key: Key<'_>) -> u64 {
         if key.space != Space::Bytes {
             return self.everything;
         }
-        let starts = self.lengths.iter().map_while(|&length| key.bytes.get(..length));
-        let newest = starts.filter_map(|start| self.by_prefix.get(start)).max();
-        newest.copied().unwrap_or(0).max(self.everything)
+        self.by_prefix.of(key.bytes).copied().fold(self.everything, u64::max)
     }
 
     /// The version of the newest flush of everything; 0 if there is none.

@@ -17,6 +17,7 @@ mod entry;
 mod eviction;
 mod expiry;
 mod flushes;
+mod prefixes;
 mod replay;
 mod scan;
 mod shard;

@@ -5,8 +5,9 @@
 //! the oldest flush that covers it, since by the next one it was gone already.
 
 use super::entry::Entry;
+use super::prefixes::Prefixes;
 use crate::mutation::Space;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 
 /// A flush that was swept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +26,7 @@ pub struct Sweeps {
     /// The versions of those of everything, rising.
     everything: VecDeque<u64>,
     /// The versions of those of each prefix, rising.
-    by_prefix: HashMap<Box<[u8]>, VecDeque<u64>>,
-    /// How many prefixes have each length: as many look-ups as there are lengths tell what covers a key.
-    lengths: BTreeMap<usize, usize>,
+    by_prefix: Prefixes<VecDeque<u64>>,
 }
 
 struct Running {
@@ -44,11 +43,7 @@ impl Sweeps {
         debug_assert!(self.running.back().is_none_or(|last| last.version < version && last.ends <= ends));
         let prefix: Option<Box<[u8]>> = prefix.map(Into::into);
         if let Some(prefix) = &prefix {
-            let versions = self.by_prefix.entry(prefix.clone()).or_default();
-            if versions.is_empty() {
-                *self.lengths.entry(prefix.len()).or_default() += 1;
-            }
-            versions.push_back(version);
+            self.by_prefix.entry(prefix).push_back(version);
         } else {
             self.everything.push_back(version);
         }
@@ -62,15 +57,10 @@ impl Sweeps {
         }
         let Running { version, prefix, removed, .. } = self.running.pop_front()?;
         if let Some(prefix) = prefix {
-            if let Some(versions) = self.by_prefix.get_mut(&prefix) {
-                versions.pop_front();
-                if versions.is_empty() {
-                    self.by_prefix.remove(&prefix);
-                    if let Some(count) = self.lengths.get_mut(&prefix.len()) {
-                        *count -= 1;
-                    }
-                    self.lengths.retain(|_, count| *count > 0);
-                }
+            let versions = self.by_prefix.entry(&prefix);
+            versions.pop_front();
+            if versions.is_empty() {
+                self.by_prefix.remove(&prefix);
             }
         } else {
             self.everything.pop_front();
@@ -122,12 +112,10 @@ impl Sweeps {
             |versions: &VecDeque<u64>| versions.get(versions.partition_point(|&flush| flush <= version)).copied();
         let of_everything = oldest_above(&self.everything);
         let key = entry.key();
-        if self.lengths.is_empty() || key.space != Space::Bytes {
+        if key.space != Space::Bytes {
             return of_everything;
         }
-        let starts = self.lengths.keys().map_while(|&length| key.bytes.get(..length));
-        let of_prefixes = starts.filter_map(|start| oldest_above(self.by_prefix.get(start)?));
-        of_prefixes.chain(of_everything).min()
+        self.by_prefix.of(key.bytes).filter_map(oldest_above).chain(of_everything).min()
     }
 }
 
@@ -168,6 +156,6 @@ mod tests {
         assert_eq!(ended, [(10, 1), (20, 2), (30, 1)]);
         assert!(!sweeps.any_of_a_prefix() && !sweeps.is_empty());
         assert_eq!(sweeps.end(2), Some(Swept { version: 40, removed: 3 }));
-        assert!(sweeps.is_empty() && sweeps.lengths.is_empty() && sweeps.everything.is_empty());
+        assert!(sweeps.is_empty() && sweeps.by_prefix.is_empty() && sweeps.everything.is_empty());
     }
 }
