@@ -24,7 +24,8 @@ const VALUE: [u8; 100] = [7; 100];
 const EFFORT: usize = 64;
 
 type Part = (&'static str, fn());
-const PARTS: [Part; 4] = [("memory", memory), ("growth", growth), ("flush", flush), ("expiry", expiry)];
+const PARTS: [Part; 5] =
+    [("memory", memory), ("growth", growth), ("flush", flush), ("expiry", expiry), ("probe", probe)];
 
 fn main() {
     if !cargo_bench::runs_this("table") {
@@ -123,6 +124,23 @@ fn expiry() {
         println!("expiry   {what} 5 million keys: {} removed in {took} ms; longest step {steps}", before - table.len());
     }
     assert!(table.get(probe).is_none() && table.is_empty());
+}
+
+/// What it takes to hash a key, by its length: the part of a GET, a SET and a record of a replay that a keyed hash makes dearer.
+fn probe() {
+    let table = Table::new(7);
+    for length in [8, 16, 32, 64, 250, 65_536] {
+        let mut key = vec![b'k'; length];
+        let rounds = 64 * MILLION / (length as u64 + 16);
+        let (mut seen, began) = (0, charged_time());
+        for round in 0..rounds {
+            key[..8].copy_from_slice(&round.to_le_bytes());
+            seen ^= table.probe(Key::bytes(std::hint::black_box(&key))).hash;
+        }
+        std::hint::black_box(seen);
+        let took = charged_time().saturating_sub(began).as_secs_f64() * 1e9 / rounds as f64;
+        println!("probe    a key of {length:>5} B: {took:.1} ns");
+    }
 }
 
 fn fill(table: &mut Table, numbers: std::ops::Range<u64>, deadline: u64) {

@@ -12,8 +12,7 @@ use super::progress::Durable;
 use super::request::Connection;
 use crate::command::Reply;
 use crate::engine::BatchId;
-use hashbrown::HashMap;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 use zmq::Message;
 
@@ -93,8 +92,8 @@ impl std::ops::AddAssign for Released {
 pub(super) struct Peers {
     places: Vec<Place>,
     vacant: Vec<u32>,
-    by_identity: HashMap<Box<[u8]>, PeerId, foldhash::fast::RandomState>,
-    by_descriptor: HashMap<i32, PeerId, foldhash::fast::RandomState>,
+    by_identity: HashMap<Box<[u8]>, PeerId>,
+    by_descriptor: HashMap<i32, PeerId>,
     /// Those with replies outstanding, each once.
     outstanding: Vec<PeerId>,
     /// Those with a reply that may leave at the end of the pass, once for each.

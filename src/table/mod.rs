@@ -5,18 +5,21 @@
 //! that are already durable.
 //!
 //! ```text
-//! key --hash--> [shard: top 10 bits] --> [slot: pointer, 32 bits] --> [entry: header, key, value]
+//! key --SipHash--> [shard: top 10 bits] --> [slot: pointer, 32 bits] --> [entry: header, key, value]
 //! ```
 //!
 //! The map is cut into shards so that growing never stalls anyone for long and replay can fill it on all cores. Order
-//! of hash is an order that growth does not disturb, which is what a SCAN cursor is made of.
+//! of hash is an order that growth does not disturb, which is what a SCAN cursor is made of. The hash is a keyed one, so that
+//! nobody can choose keys that make any of this slow.
 
 mod allocation;
+mod cursor;
 mod departure;
 mod entry;
 mod eviction;
 mod expiry;
 mod flushes;
+mod hash;
 mod prefixes;
 mod replay;
 mod scan;
@@ -31,18 +34,19 @@ pub use departure::{Departed, Departure};
 pub use entry::Entry;
 pub use flushes::Flushes;
 pub use replay::Replay;
-pub use scan::Stretch;
+pub use scan::{Stretch, behind};
+pub use slot::of_slot;
 pub use sweeps::Swept;
 
 use crate::mutation::Key;
+use cursor::Cursors;
 use departure::Presence;
 use eviction::Eviction;
 use expiry::Expiry;
-use foldhash::quality::FixedState;
+use hash::KeyHasher;
 use shard::Shard;
 use share::{share, share_out};
-use slot::{HASH_STEP, SHARDS, first_hash, shard_of};
-use std::hash::{BuildHasher as _, Hasher as _};
+use slot::{SHARDS, first_hash, shard_of};
 use sweep::Sweep;
 
 /// A key and its hash in one table, so that it is hashed once however often it is looked up.
@@ -77,7 +81,8 @@ pub struct Probe<'a> {
 /// assert_eq!((swept.version, swept.removed), (3, 1));
 /// ```
 pub struct Table {
-    hasher: Hasher,
+    hasher: KeyHasher,
+    cursors: Cursors,
     shards: Vec<Shard>,
     presence: Presence,
     totals: Totals,
@@ -94,18 +99,19 @@ struct Totals {
 }
 
 impl Table {
-    /// An empty table. `seed` keys the hash; the store's identity, so that SCAN cursors outlive a restart.
-    pub fn new(seed: u128) -> Self {
-        Table::of(Hasher::new(seed), (0..SHARDS).map(first_hash).map(Shard::new).collect())
+    /// An empty table. `secret` is the store's: it keys the hash, and hides what SCAN cursors point to.
+    pub fn new(secret: u128) -> Self {
+        Table::of(KeyHasher::new(secret), Cursors::new(secret), (0..SHARDS).map(first_hash).map(Shard::new).collect())
     }
 
-    fn of(hasher: Hasher, shards: Vec<Shard>) -> Self {
+    fn of(hasher: KeyHasher, cursors: Cursors, shards: Vec<Shard>) -> Self {
         let of_shards = allocation::taken(shards.capacity() * size_of::<Shard>());
         let memory = of_shards + shards.iter().map(Shard::memory).sum::<usize>();
         let totals = Totals { memory, expiring: shards.iter().map(Shard::expiring).sum() };
         let presence = Presence { len: shards.iter().map(Shard::len).sum(), ..Presence::default() };
         Table {
             hasher,
+            cursors,
             shards,
             presence,
             totals,
@@ -117,7 +123,7 @@ impl Table {
 
     /// Hashes a key, for what is asked of it next.
     pub fn probe<'a>(&self, key: Key<'a>) -> Probe<'a> {
-        Probe { hash: self.hasher.hash(key), key }
+        Probe { hash: of_slot(self.hasher.hash(key)), key }
     }
 
     /// The entry of a key, an expired one included, one that was flushed not.
@@ -134,7 +140,7 @@ impl Table {
 
     /// Stores an entry, whose key has this hash.
     pub fn put(&mut self, hash: u64, entry: Entry, departed: &mut Departed<'_>) {
-        debug_assert_eq!(hash, self.hasher.hash(entry.key()), "the hash of another key");
+        debug_assert_eq!(hash, self.probe(entry.key()).hash, "the hash of another key");
         debug_assert!(!entry.is_removal(), "a removal is `remove`");
         let frequency = entry.frequency();
         let is_new = self.change(shard_of(hash), |shard, presence| {
@@ -209,30 +215,17 @@ impl Table {
     }
 }
 
-/// The hash of keys, keyed so that nobody outside can choose keys that collide.
-struct Hasher {
-    state: FixedState,
-    /// The half of the seed that the state has no room for.
-    salt: u64,
-}
-
-impl Hasher {
-    fn new(seed: u128) -> Self {
-        Hasher { state: FixedState::with_seed(seed as u64), salt: (seed >> 64) as u64 }
-    }
-
-    fn hash(&self, key: Key<'_>) -> u64 {
-        let mut hasher = self.state.build_hasher();
-        hasher.write_u64(self.salt ^ key.space as u64);
-        hasher.write(key.bytes);
-        hasher.finish() & !(HASH_STEP - 1)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::mutation::{Space, Value};
+
+    impl Table {
+        /// Leaves of every hash no bits but these, so that keys collide after all.
+        pub fn collide(&mut self, mask: u64) {
+            self.hasher.mask = mask;
+        }
+    }
 
     fn put(table: &mut Table, version: u64, key: Key<'_>) {
         let hash = table.probe(key).hash;
@@ -258,9 +251,9 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_decides_the_hash() {
+    fn the_secret_decides_the_hash() {
         let key = Key::bytes(b"k");
-        let hashes = [0, 1, 1 << 64].map(|seed: u128| Table::new(seed).probe(key).hash);
+        let hashes = [0, 1, 1 << 64].map(|secret: u128| Table::new(secret).probe(key).hash);
         assert_ne!(hashes[0], hashes[1]);
         assert_ne!(hashes[0], hashes[2]);
         assert_eq!(hashes[1], Table::new(1).probe(key).hash);

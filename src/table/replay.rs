@@ -5,12 +5,14 @@
 //! it, met before or after. An expired entry is an entry like any other until the end: were it dropped before, an older
 //! value of its key, met later, would come back.
 
+use super::Table;
+use super::cursor::Cursors;
 use super::entry::Entry;
 use super::flushes::Flushes;
+use super::hash::KeyHasher;
 use super::shard::{Place, Shard};
 use super::share::{share, share_out};
-use super::slot::{SHARDS, first_hash, shard_of};
-use super::{Hasher, Table};
+use super::slot::{SHARDS, first_hash, of_slot, shard_of};
 use crate::mutation::Mutation;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -31,7 +33,8 @@ const GROUP: usize = 16;
 /// assert!(replay.finish(1_700_000_000_000, 2).is_empty());
 /// ```
 pub struct Replay {
-    hasher: Hasher,
+    hasher: KeyHasher,
+    cursors: Cursors,
     /// In the order of the shards.
     groups: Vec<Mutex<Vec<Growing>>>,
     flushes: Mutex<Flushes>,
@@ -53,12 +56,13 @@ struct Keyed<'a> {
 }
 
 impl Replay {
-    /// `seed` keys the hash; the store's identity, so that SCAN cursors outlive a restart.
-    pub fn new(seed: u128) -> Self {
+    /// `secret` is the store's: see [`Table::new`].
+    pub fn new(secret: u128) -> Self {
         let growing = |shard| Growing { shard: Shard::new(first_hash(shard)), tombstones: false };
         let group = |first| Mutex::new((first..first + GROUP).map(growing).collect());
         Replay {
-            hasher: Hasher::new(seed),
+            hasher: KeyHasher::new(secret),
+            cursors: Cursors::new(secret),
             groups: (0..SHARDS).step_by(GROUP).map(group).collect(),
             flushes: Mutex::default(),
             flushed: AtomicU64::new(0),
@@ -92,7 +96,7 @@ impl Replay {
             // Only a saving: `finish` looks at every entry again, with all flushes known.
             _ if version < self.flushed.load(Ordering::Relaxed) => None,
             Mutation::Put { key, .. } | Mutation::Remove { key } | Mutation::Evict { key } => {
-                Some(Keyed { hash: self.hasher.hash(key), version, mutation })
+                Some(Keyed { hash: of_slot(self.hasher.hash(key)), version, mutation })
             }
         }
     }
@@ -137,7 +141,7 @@ impl Replay {
                 }
             }
         });
-        Table::of(self.hasher, shards.into_iter().map(|growing| growing.shard).collect())
+        Table::of(self.hasher, self.cursors, shards.into_iter().map(|growing| growing.shard).collect())
     }
 }
 
@@ -150,6 +154,8 @@ fn group_of(hash: u64) -> usize {
 mod tests {
     use super::*;
     use crate::mutation::{Key, Value};
+    use crate::table::hash::tests::pinned;
+    use crate::table::slot::tests::COMPARED;
 
     const NOW: u64 = 10;
 
@@ -239,5 +245,26 @@ mod tests {
             assert_eq!(held, (!number.is_multiple_of(3)).then_some(&bytes[..]), "key {number}");
         }
         assert_eq!(table.len(), KEYS as usize - removals.len());
+    }
+
+    #[test]
+    fn keys_that_once_collided_are_compared_once_each() {
+        let keys = pinned();
+        let value = Value { bytes: b"v", flags: 0, deadline: 0 };
+        let puts: Vec<_> = keys
+            .iter()
+            .zip(1..)
+            .map(|(key, version)| (version, Mutation::Put { key: Key::bytes(key), value }))
+            .collect();
+        let replay = Replay::new(3);
+        COMPARED.set(0);
+        replay.apply(&puts);
+        let first = COMPARED.take();
+        replay.apply(&puts);
+        let again = COMPARED.take();
+        assert!(first < 100 && again < keys.len() + 100, "{first}, then {again} keys were compared, of {}", keys.len());
+        let table = replay.finish(NOW, 1);
+        assert!(keys.iter().all(|key| table.get(table.probe(Key::bytes(key))).is_some()));
+        assert!(COMPARED.take() < keys.len() + 100);
     }
 }

@@ -3,13 +3,15 @@
 //! Knows which bits of a hash mean what, and nothing of how a key is hashed.
 //!
 //! ```text
-//! bit   63        54 53                       22 21         0
-//!       shard        slot                        always 0
+//! bit   63        54 53                       22 21            11 10      0
+//!       shard        slot                        from the key     unused
 //! ```
 //!
 //! 42 bits of hash put the keys in order: of a hundred million, a thousand pairs share theirs. More would not fit
-//! beside a pointer in 12 bytes.
+//! beside a pointer in 12 bytes. A SCAN, whose pages may have to end between two keys of one hash, works out 11 bits more of
+//! those, which makes a *position*; of a hundred million keys, a pair may share that.
 
+use super::cursor::POSITION_BITS;
 use super::entry::Entry;
 use crate::mutation::Key;
 
@@ -19,6 +21,14 @@ pub const SHARD_BITS: u32 = 10;
 pub const SHARDS: usize = 1 << SHARD_BITS;
 /// The distance from one hash to the next.
 pub const HASH_STEP: u64 = 1 << (u64::BITS - SHARD_BITS - u32::BITS);
+
+/// The distance from one position to the next.
+pub const POSITION_STEP: u64 = 1 << (u64::BITS - POSITION_BITS);
+
+/// Of all 64 bits of a hash, those that shard and slot tell.
+pub fn of_slot(hash: u64) -> u64 {
+    hash & !(HASH_STEP - 1)
+}
 
 /// The shard that a hash belongs to.
 pub fn shard_of(hash: u64) -> usize {
@@ -45,7 +55,11 @@ impl Slot {
 
     /// Whether it is that of a key that has this hash.
     pub fn holds(&self, hash: u64, key: Key<'_>) -> bool {
-        self.hash == part(hash) && self.entry.key() == key
+        self.hash == part(hash) && {
+            #[cfg(test)]
+            tests::COMPARED.set(tests::COMPARED.get() + 1);
+            self.entry.key() == key
+        }
     }
 
     /// Whether its key has this hash.
@@ -79,9 +93,15 @@ fn spread(part: u32) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::mutation::Value;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Keys that this thread has compared since it was asked before.
+        pub static COMPARED: Cell<usize> = const { Cell::new(0) };
+    }
 
     #[test]
     fn a_slot_has_twelve_bytes_and_gives_its_hash_back() {

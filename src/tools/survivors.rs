@@ -5,7 +5,7 @@
 
 use crate::mutation::{Key, Mutation, Space};
 use crate::table::Flushes;
-use hashbrown::HashMap;
+use std::collections::HashMap;
 
 /// What was met so far.
 ///
@@ -30,7 +30,7 @@ pub struct Survivors {
     flushes: Flushes,
 }
 
-type Newest = HashMap<Box<[u8]>, Met, foldhash::fast::RandomState>;
+type Newest = HashMap<Box<[u8]>, Met>;
 
 /// The newest record of a key.
 #[derive(Clone, Copy, Debug)]
