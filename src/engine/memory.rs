@@ -98,7 +98,7 @@ impl Engine {
     pub fn evict(&mut self, most: usize, record: &mut dyn FnMut(u64, &Mutation<'_>)) -> usize {
         let mut evicted = 0;
         if self.is_over_memory() {
-            self.overlay.index();
+            self.overlay.index(&self.table);
         }
         // What a flush hides is on its way out, and makes room by itself.
         while evicted < most && self.is_over_memory() && self.table.sweeping().is_none() {
@@ -112,7 +112,7 @@ impl Engine {
             self.overlay.push(self.forming, hash, Entry::removal(version, entry.key()));
             self.memory.leaving.push_back((self.forming, bytes));
             self.memory.leaving_bytes += bytes;
-            self.overlay.index();
+            self.overlay.index(&self.table);
             evicted += 1;
         }
         self.memory.evicted += evicted as u64;

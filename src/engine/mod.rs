@@ -166,7 +166,10 @@ impl Engine {
         }
         let view = if self.may_outlive_its_deadline(command, now) { View::Pending } else { view };
         if looks_up(command, view) {
-            self.overlay.index();
+            self.overlay.index(&self.table);
+        }
+        if view == View::Pending && matches!(command, Command::Scan { .. }) {
+            self.overlay.put_in_order();
         }
         let mut call = Call { time, now, view, after: None, sweep: None, record };
         let reply = match *command {
@@ -243,6 +246,7 @@ impl Engine {
     /// Removes some of what was flushed: see [`Table::sweep`]. To be called again and again, as long as
     /// [`Table::sweeping`].
     pub fn sweep(&mut self, effort: usize, departed: &mut Departed<'_>) -> Option<Swept> {
+        self.overlay.recount();
         self.table.sweep(effort, departed)
     }
 
@@ -250,6 +254,7 @@ impl Engine {
     /// of a value tells when it ends. What a pending TOUCH may keep alive stays.
     pub fn expire(&mut self, now: u64, effort: usize, departed: &mut Departed<'_>) -> bool {
         let now = self.touched.front().map_or(now, |(_, since)| now.min(*since));
+        self.overlay.recount();
         self.table.expire(now, effort, departed)
     }
 

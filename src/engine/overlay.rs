@@ -17,9 +17,9 @@
 //! [`Overlay::index`] first.
 
 use super::BatchId;
-use crate::table::{Departed, Entry, Flushes, Probe, Table};
+use crate::table::{Departed, Entry, Flushes, Probe, Stretch, Table, behind};
 use hashbrown::HashTable;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Changes whose place in the table is fetched before the first of them is made: as many as a processor keeps waiting for
 /// memory at a time.
@@ -35,6 +35,14 @@ pub struct Overlay {
     first: u64,
     /// For each key with a pending change before [`Overlay::indexed`], the newest.
     newest: HashTable<Newest>,
+    /// The same, hashes and positions in order of hash; kept since a SCAN has asked for it.
+    ordered: Option<BTreeSet<(u64, u64)>>,
+    /// Whether one has, since the last commit.
+    is_scanned: bool,
+    /// How many entries the table will have once all that is indexed is in it; kept since somebody has asked.
+    entries: Option<usize>,
+    /// Whether somebody has, since the last commit.
+    is_counted: bool,
     /// Position of the first change that is not in the index yet.
     indexed: u64,
     /// The pending flushes: they hide keys of the table and changes older than they are.
@@ -80,8 +88,9 @@ pub struct Known<'o> {
 }
 
 impl Overlay {
-    /// Brings the index up to date. To be called before anything is looked up, after the last change was added.
-    pub fn index(&mut self) {
+    /// Brings the index up to date, above this table. To be called before anything is looked up, after the last change was added,
+    /// and before a flush is.
+    pub fn index(&mut self, table: &Table) {
         self.indexed = self.indexed.max(self.first);
         while self.indexed < self.end() {
             let position = self.indexed;
@@ -90,6 +99,13 @@ impl Overlay {
                 let (hash, probe) = (*hash, Probe { hash: *hash, key: entry.key() });
                 // Two steps, since to compare keys is to read the changes that the map points to.
                 let held = self.find(probe);
+                let counted = self.entries.map(|entries| {
+                    let was = match held.and_then(|held| self.at(held)) {
+                        Some(held) => self.lasts(held),
+                        None => self.flushes.newest_of_everything() == 0 && table.get(probe).is_some(),
+                    };
+                    entries + usize::from(self.lasts(entry)) - usize::from(was)
+                });
                 match held.and_then(|held| self.newest.find_mut(spread(hash), |newest| newest.position == held)) {
                     Some(newest) => newest.position = position,
                     None => {
@@ -97,9 +113,65 @@ impl Overlay {
                             .insert_unique(spread(hash), Newest { hash, position }, |newest| spread(newest.hash));
                     }
                 }
+                self.entries = counted;
+                if let Some(ordered) = &mut self.ordered {
+                    if let Some(held) = held {
+                        ordered.remove(&(hash, held));
+                    }
+                    ordered.insert((hash, position));
+                }
             }
             self.indexed += 1;
         }
+    }
+
+    /// Puts what is indexed in order of hash as well, for [`Overlay::stretch`]. From then on [`Overlay::index`] keeps it so, for
+    /// as long as somebody asks between two commits: each change is put in order once, however many SCANs there are.
+    pub fn put_in_order(&mut self) {
+        self.is_scanned = true;
+        if self.ordered.is_none() {
+            self.ordered = Some(self.each_newest().map(|newest| (newest.hash, newest.position)).collect());
+        }
+    }
+
+    /// How many entries the table will have once everything pending is in it, those included that a flush of a prefix hides until
+    /// its sweep has removed them. From then on [`Overlay::index`] keeps it up to date, for as long as somebody asks between two
+    /// commits: each change is counted once, however often somebody asks.
+    pub fn count(&mut self, table: &Table) -> usize {
+        self.is_counted = true;
+        if let Some(entries) = self.entries {
+            return entries;
+        }
+        let is_wiped = self.flushes.newest_of_everything() != 0;
+        let mut entries = if is_wiped { 0 } else { table.len() };
+        for (hash, entry) in self.newest() {
+            let was = !is_wiped && table.get(Probe { hash, key: entry.key() }).is_some();
+            entries = entries + usize::from(self.lasts(entry)) - usize::from(was);
+        }
+        *self.entries.insert(entries)
+    }
+
+    /// The table has changed in another way than by a commit.
+    pub fn recount(&mut self) {
+        self.entries = None;
+    }
+
+    /// The newest change of every key from a hash on, flushed or not, in order of hash, as [`Table::stretch`] has it.
+    pub fn stretch(&self, from: u64, aim: usize) -> Stretch<'_> {
+        debug_assert!(self.ordered.is_some(), "not put in order");
+        let mut stretch = Stretch { entries: Vec::new(), looked_at: 0, next: 0 };
+        for &(hash, position) in self.ordered.iter().flat_map(|ordered| ordered.range((from, 0)..)) {
+            if stretch.entries.len() >= aim
+                && let Some(&(last, _)) = stretch.entries.last()
+                && last != hash
+            {
+                stretch.next = behind(last);
+                break;
+            }
+            stretch.entries.extend(self.at(position).map(|entry| (hash, entry)));
+        }
+        stretch.looked_at = stretch.entries.len();
+        stretch
     }
 
     /// What is pending of a key; `None` leaves the word to the table.
@@ -141,7 +213,11 @@ impl Overlay {
 
     /// Adds a flush.
     pub fn push_flush(&mut self, batch: BatchId, version: u64, prefix: Option<&[u8]>) {
+        debug_assert!(self.indexed.max(self.first) == self.end(), "a flush above what is not indexed");
         self.flushes.add(prefix, version);
+        if prefix.is_none() {
+            self.entries = self.entries.map(|_| 0);
+        }
         self.changes.push_back(Pending { batch, change: Change::Flush { version, prefix: prefix.map(Into::into) } });
     }
 
@@ -160,10 +236,15 @@ impl Overlay {
             match change {
                 Change::Key { hash, entry } => {
                     self.memory -= entry.memory();
+                    // What was never indexed was not counted either.
+                    self.entries = self.entries.filter(|_| position < self.indexed);
                     if position < self.indexed
                         && let Ok(newest) = self.newest.find_entry(spread(hash), |newest| newest.position == position)
                     {
                         newest.remove();
+                        if let Some(ordered) = &mut self.ordered {
+                            ordered.remove(&(hash, position));
+                        }
                     }
                     if entry.is_removal() {
                         table.remove(Probe { hash, key: entry.key() }, departed);
@@ -176,6 +257,13 @@ impl Overlay {
                     flushed = true;
                 }
             }
+        }
+        if !std::mem::take(&mut self.is_scanned) {
+            self.ordered = None;
+        }
+        // What the table hides and still counts is not told by looking a key up.
+        if !std::mem::take(&mut self.is_counted) || flushed || table.sweeping_a_prefix() {
+            self.entries = None;
         }
         if flushed {
             self.flushes.clear();
@@ -209,6 +297,8 @@ impl Overlay {
         self.first = self.end();
         self.changes.clear();
         self.newest.clear();
+        self.ordered = None;
+        self.entries = None;
         self.flushes.clear();
         self.memory = 0;
     }
@@ -233,14 +323,21 @@ impl Overlay {
         !entry.is_removal() && entry.version() > self.flushes.newest_over(entry.key())
     }
 
-    /// The newest pending value or tombstone of every key that has one, with its hash, in no order, flushed or not.
-    pub fn newest(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        self.newest.iter().filter_map(|newest| Some((newest.hash, self.at(newest.position)?)))
+    /// Whether a pending entry will be in the table, if only hidden by the flush of a prefix.
+    fn lasts(&self, entry: &Entry) -> bool {
+        !entry.is_removal() && entry.version() > self.flushes.newest_of_everything()
     }
 
-    /// The pending value of every key that has one, with its hash, in no order.
-    pub fn present(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        self.newest().filter(|(_, entry)| self.stays(entry))
+    /// The newest pending value or tombstone of every key that has one, with its hash, in no order, flushed or not.
+    fn newest(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        self.each_newest().filter_map(|newest| Some((newest.hash, self.at(newest.position)?)))
+    }
+
+    /// Passes over all of them.
+    fn each_newest(&self) -> impl Iterator<Item = &Newest> {
+        #[cfg(test)]
+        tests::PASSED.set(tests::PASSED.get() + self.newest.len());
+        self.newest.iter()
     }
 
     fn is_of(&self, newest: &Newest, probe: Probe<'_>) -> bool {
@@ -262,29 +359,40 @@ impl Overlay {
     }
 }
 
-/// The hash for the map: a table's hashes have no low bits, by which the map chooses the bucket.
+/// The hash for the map: a table's hashes have no low bits, by which the map chooses the bucket. What was random in it stays
+/// so, bit for bit.
 fn spread(hash: u64) -> u64 {
-    hash | hash >> 32
+    hash.rotate_left(32)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::mutation::{Key, Value};
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Changes that this thread has passed over.
+        pub static PASSED: Cell<usize> = const { Cell::new(0) };
+    }
 
     fn put(overlay: &mut Overlay, table: &Table, batch: BatchId, version: u64, key: &[u8]) {
         let probe = table.probe(Key::bytes(key));
         let value = Value { bytes: b"v", flags: 0, deadline: 0 };
         overlay.push(batch, probe.hash, Entry::new(version, probe.key, &value));
         if !version.is_multiple_of(3) {
-            overlay.index();
+            overlay.index(table);
         }
     }
 
     fn look(overlay: &mut Overlay, table: &Table, key: &[u8]) -> Option<(BatchId, Option<u64>)> {
-        overlay.index();
+        overlay.index(table);
         let known = overlay.look(table.probe(Key::bytes(key)))?;
         Some((known.batch, known.entry.map(Entry::version)))
+    }
+
+    fn present(overlay: &Overlay) -> usize {
+        overlay.newest().filter(|(_, entry)| overlay.stays(entry)).count()
     }
 
     #[test]
@@ -299,7 +407,7 @@ mod tests {
         assert_eq!(look(&mut overlay, &table, b"ac"), Some((3, None)), "hidden, if it is in the table");
         put(&mut overlay, &table, 4, 13, b"ab");
         assert_eq!(look(&mut overlay, &table, b"ab"), Some((4, Some(13))));
-        assert_eq!(overlay.present().count(), 1);
+        assert_eq!(present(&overlay), 1);
         assert_eq!(overlay.newest_batch(), Some(4));
     }
 
@@ -344,13 +452,13 @@ mod tests {
         let other = Probe { hash: probe.hash, key: Key::bytes(b"other") };
         let value = Value { bytes: b"v", flags: 0, deadline: 0 };
         overlay.push(1, probe.hash, Entry::new(1, probe.key, &value));
-        overlay.index();
+        overlay.index(&table);
         assert!(overlay.look(other).is_none());
         overlay.push(1, probe.hash, Entry::new(2, other.key, &value));
-        overlay.index();
+        overlay.index(&table);
         let version = |probe| overlay.look(probe).and_then(|known| known.entry).map(Entry::version);
         assert_eq!((version(probe), version(other)), (Some(1), Some(2)));
-        assert_eq!(overlay.present().count(), 2);
+        assert_eq!(present(&overlay), 2);
     }
 
     #[test]
@@ -360,6 +468,7 @@ mod tests {
             for version in 1..=100_u64 {
                 put(&mut overlay, &table, version, turn * 100 + version, &(version % 9).to_le_bytes());
             }
+            overlay.index(&table);
             overlay.push_flush(101, turn * 100 + 101, Some(b"x"));
             if turn == 1 {
                 overlay.clear();
@@ -369,5 +478,66 @@ mod tests {
             assert!(overlay.changes.is_empty() && overlay.newest.is_empty() && overlay.flushes.is_empty());
         }
         assert_eq!(table.len(), 9);
+    }
+
+    #[test]
+    fn what_is_pending_is_counted_and_put_in_order_once() {
+        const KEYS: u64 = 2_000;
+        let (mut overlay, mut table) = (Overlay::default(), Table::new(1));
+        PASSED.set(0);
+        for version in 1..=KEYS {
+            let key = (version / 2 % 700).to_le_bytes();
+            put(&mut overlay, &table, version / 100, version, &key);
+            overlay.index(&table);
+            overlay.put_in_order();
+            let kept = overlay.count(&table);
+            if version.is_multiple_of(100) {
+                overlay.commit(version / 100 - 1, &mut table, &mut |_, _| ());
+            }
+            if version.is_multiple_of(97) {
+                let (passed, entries) = (PASSED.get(), overlay.entries.take());
+                assert!(
+                    entries.is_none_or(|entries| entries == overlay.count(&table)),
+                    "{version}: {entries:?}, {kept}"
+                );
+                PASSED.set(passed);
+            }
+            let in_order = overlay.stretch(0, usize::MAX).entries;
+            assert!(in_order.is_sorted_by_key(|&(hash, _)| hash) && in_order.len() == overlay.newest.len());
+        }
+        assert!(PASSED.get() < KEYS as usize, "{} changes were passed over", PASSED.get());
+    }
+
+    #[test]
+    fn a_flush_of_everything_leaves_what_comes_after_it() {
+        let (mut overlay, mut table) = (Overlay::default(), Table::new(1));
+        put(&mut overlay, &table, 1, 1, b"a");
+        overlay.commit(1, &mut table, &mut |_, _| ());
+        put(&mut overlay, &table, 2, 2, b"b");
+        overlay.index(&table);
+        assert_eq!(overlay.count(&table), 2);
+        overlay.push_flush(2, 4, None);
+        assert_eq!(overlay.count(&table), 0);
+        for (version, key, entries) in [(5, b"a", 1), (7, b"b", 2), (8, b"b", 2), (10, b"c", 3)] {
+            put(&mut overlay, &table, 3, version, key);
+            overlay.index(&table);
+            assert_eq!(overlay.count(&table), entries);
+        }
+        overlay.recount();
+        assert_eq!(overlay.count(&table), 3);
+        overlay.commit(3, &mut table, &mut |_, _| ());
+        assert_eq!((overlay.count(&table), table.len()), (3, 3));
+    }
+
+    #[test]
+    fn what_was_committed_before_anybody_looked_is_counted() {
+        let (mut overlay, mut table) = (Overlay::default(), Table::new(1));
+        for (version, key, entries) in [(3, b"a", 1), (6, b"a", 1), (9, b"b", 2)] {
+            overlay.count(&table);
+            put(&mut overlay, &table, version, version, key);
+            overlay.commit(version, &mut table, &mut |_, _| ());
+            overlay.index(&table);
+            assert_eq!((overlay.count(&table), table.len()), (entries, entries));
+        }
     }
 }

@@ -6,7 +6,7 @@
 use super::{Call, Engine, View};
 use crate::command::{ErrorCode, Reply};
 use crate::mutation::Key;
-use crate::table::{Entry, Probe};
+use crate::table::Entry;
 
 impl Engine {
     pub(super) fn get(&self, call: &mut Call<'_>, key: Key<'_>) -> Reply<'_> {
@@ -42,7 +42,7 @@ impl Engine {
 
     /// Entries, those included that have expired but were not removed yet, and those of which it is not known yet
     /// that a flush of a prefix covers them.
-    pub(super) fn count(&self, call: &mut Call<'_>) -> Reply<'static> {
+    pub(super) fn count(&mut self, call: &mut Call<'_>) -> Reply<'static> {
         match call.view {
             View::Durable => number(self.table.len()),
             View::Pending => {
@@ -55,18 +55,8 @@ impl Engine {
     /// Number of entries that the table will have once everything pending is in it; more, unless
     /// [`Engine::entries_are_known`]. Worked out when it is asked for, so that a SET need not find out whether it
     /// replaces something.
-    pub(super) fn entries(&self) -> usize {
-        let wiped = self.overlay.flushes().newest_of_everything() != 0;
-        let mut entries = if wiped { 0 } else { self.table.len() };
-        for (hash, entry) in self.overlay.newest() {
-            let held = !wiped && self.table.get(Probe { hash, key: entry.key() }).is_some();
-            match (held, self.overlay.stays(entry)) {
-                (false, true) => entries += 1,
-                (true, false) => entries -= 1,
-                (true, true) | (false, false) => {}
-            }
-        }
-        entries
+    pub(super) fn entries(&mut self) -> usize {
+        self.overlay.count(&self.table)
     }
 
     /// Whether no flush of a prefix is under way: what such a one covers is known when it has been swept.

@@ -56,7 +56,7 @@ impl Engine {
             let probe = self.table.probe(key);
             if self.present(call, probe).is_some() {
                 self.remove(call, probe);
-                self.overlay.index();
+                self.overlay.index(&self.table);
                 removed += 1;
             }
         }
