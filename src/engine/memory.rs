@@ -178,7 +178,7 @@ impl Engine {
 
     /// Bytes of the value that a key has, with everything pending applied.
     fn held_value(&mut self, key: Key<'_>) -> usize {
-        self.overlay.index();
+        self.overlay.index(&self.table);
         let probe = self.table.probe(key);
         let held = match self.overlay.look(probe) {
             Some(known) => known.entry,

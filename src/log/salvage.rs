@@ -261,7 +261,7 @@ mod tests {
     use crate::log::checksum::summed;
     use crate::log::fs::FakeDisk;
     use crate::log::segment::{Compacted, HeaderState, SegmentKind, file_name};
-    use crate::log::{Batch, Writer};
+    use crate::log::{Batch, Secret, Writer};
     use crate::mutation::Value;
     use std::sync::Arc;
 
@@ -270,7 +270,7 @@ mod tests {
     /// A segment with three values of which the second is this one, and where the record of that begins.
     fn segment(value: &[u8]) -> (SegmentHeader, Vec<u8>, usize) {
         let disk = FakeDisk::new();
-        let mut writer = Writer::create(Arc::new(disk.clone()), 1 << 20, 7).expect("a new store");
+        let mut writer = Writer::create(Arc::new(disk.clone()), 1 << 20, 7, Secret::new(9)).expect("a new store");
         let (mut batch, mut second) = (Batch::default(), 0);
         for (version, bytes) in [(1, &b"before"[..]), (2, value), (3, b"after")] {
             second = if version == 2 { SEGMENT_HEADER + batch.byte_len() } else { second };
