@@ -90,6 +90,67 @@ pub struct SetOptions {
     pub flags: u32,
 }
 
+/// The value that a SET stores: bytes of its message, of which one may give way to another when they are stored.
+///
+/// A pickled SET stores its own message with one byte replaced. The message itself stays as it came, so that it can be
+/// decoded again, and nothing is copied before it is stored.
+///
+/// ```
+/// use kvd::command::NewValue;
+/// assert_eq!(NewValue::from(b"as it is").to_vec(), b"as it is");
+/// let value = NewValue::replacing(b"one byte", 3, b'-');
+/// assert_eq!((value.len(), value.parts()), (8, [&b"one"[..], b"-", b"byte"]));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewValue<'a> {
+    bytes: &'a [u8],
+    /// Which byte gives way, and to which. 32 bits, because commands are moved a lot; no value has more bytes.
+    at: u32,
+    replacement: Option<u8>,
+}
+
+impl<'a> NewValue<'a> {
+    /// These bytes, with `replacement` in the place of the one at `at`; as they are, where there is none.
+    pub fn replacing(bytes: &'a [u8], at: usize, replacement: u8) -> Self {
+        let at = u32::try_from(at).ok().filter(|&at| (at as usize) < bytes.len());
+        NewValue { bytes, at: at.unwrap_or(0), replacement: at.map(|_| replacement) }
+    }
+
+    /// How many bytes it has.
+    pub const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it has none, which is a value like any other.
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// What is stored, one part after the other.
+    pub fn parts(&self) -> [&[u8]; 3] {
+        let Some(replacement) = &self.replacement else { return [self.bytes, b"", b""] };
+        let (before, after) = self.bytes.split_at(self.at as usize);
+        [before, std::slice::from_ref(replacement), after.get(1..).unwrap_or_default()]
+    }
+
+    /// What is stored, copied.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.parts().concat()
+    }
+}
+
+impl<'a> From<&'a [u8]> for NewValue<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        NewValue { bytes, at: 0, replacement: None }
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for NewValue<'a> {
+    fn from(bytes: &'a [u8; N]) -> Self {
+        bytes.as_slice().into()
+    }
+}
+
 /// Which end of a value grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -109,7 +170,7 @@ pub enum Command<'a> {
         /// The key.
         key: Key<'a>,
         /// The value.
-        value: &'a [u8],
+        value: NewValue<'a>,
         /// Expiry, condition, flags.
         options: SetOptions,
     },

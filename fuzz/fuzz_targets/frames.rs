@@ -1,17 +1,19 @@
 //! The frames dialect under any input: a line is a frame.
 //!
-//! Decoding never panics. What it accepts lies within the limits, means the same with its verb in another case, and
+//! Decoding never panics, and gives the same when it is done again. What it accepts lies within the limits, means the same with its verb in another case, and
 //! comes back equal when it is spelled out anew. What it refuses it refuses shortly.
 #![no_main]
 
 use kvd::command::{Command, Condition, DEFAULT_SCAN_COUNT, End, Expiry, SetOptions};
 use kvd::mutation::PICKLED;
 use kvd::wire::{ReplyFrames, frames};
-use kvd_fuzz::{LIMITS, assert_short, assert_within_limits, keys};
+use kvd_fuzz::{LIMITS, assert_same_when_decoded_again, assert_short, assert_within_limits, keys};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let body: Vec<&[u8]> = data.split(|&byte| byte == b'\n').collect();
+    // In whichever dialect this is.
+    assert_same_when_decoded_again(&body);
     match frames::decode(&body, &LIMITS) {
         Ok(command) => {
             assert_within_limits(&command);
@@ -89,7 +91,7 @@ fn spell(command: &Command<'_>) -> Vec<Vec<u8>> {
     }
     match command {
         Command::Set { value, options, .. } => {
-            add(value);
+            add(&value.to_vec());
             spell_options(*options, &mut add);
         }
         Command::Increment { delta, .. } => add(delta.to_string().as_bytes()),

@@ -1,12 +1,12 @@
 //! The packed dialect under any input, given without the mark that begins a message.
 //!
-//! Decoding never panics. What it accepts lies within the limits, and comes back equal when it is spelled out anew by the
+//! Decoding never panics, and gives the same when it is done again. What it accepts lies within the limits, and comes back equal when it is spelled out anew by the
 //! tests' client. What it refuses, as a whole or command by command, it refuses shortly, in a reply that a client can read.
 #![no_main]
 
 use kvd::command::{MAX_BODY_FRAMES, MAX_PACKED_COMMANDS};
 use kvd::wire::{WireError, packed};
-use kvd_fuzz::{LIMITS, assert_short, assert_within_limits, listed};
+use kvd_fuzz::{LIMITS, assert_same_when_decoded_again, assert_short, assert_within_limits, listed};
 use libfuzzer_sys::fuzz_target;
 use packed_codec::{Told, message, replies};
 
@@ -15,6 +15,7 @@ mod packed_codec;
 
 fuzz_target!(|data: &[u8]| {
     let bytes = [&[packed::MARK], data].concat();
+    assert_same_when_decoded_again(&[&bytes]);
     let commands = match packed::decode(&bytes, &LIMITS) {
         Ok(commands) => commands,
         Err(error) => return is_told(error),

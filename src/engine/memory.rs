@@ -223,7 +223,7 @@ mod tests {
 
     fn set<'a>(key: &'a [u8], value: &'a [u8]) -> Command<'a> {
         let options = SetOptions { condition: Condition::Always, ..SetOptions::default() };
-        Command::Set { key: Key::bytes(key), value, options }
+        Command::Set { key: Key::bytes(key), value: value.into(), options }
     }
 
     fn answer(engine: &mut Engine, command: &Command<'_>) -> String {

@@ -65,7 +65,7 @@ pub struct Evaluation<'e> {
 /// use kvd::table::Table;
 ///
 /// let mut engine = Engine::new(Table::new(0), 1, Limits::default());
-/// let set = Command::Set { key: Key::bytes(b"k"), value: b"v", options: SetOptions::default() };
+/// let set = Command::Set { key: Key::bytes(b"k"), value: b"v".into(), options: SetOptions::default() };
 /// let evaluation = engine.evaluate(&set, 0, View::Durable, &mut |_version, _mutation| { /* to the log */ });
 /// assert_eq!((evaluation.reply, evaluation.after), (Reply::Stored(1), Some(1)));
 ///

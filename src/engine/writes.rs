@@ -5,7 +5,7 @@
 
 use super::reads::{number, value};
 use super::{Call, Engine};
-use crate::command::{Condition, End, ErrorCode, Expiry, Reply, SetOptions};
+use crate::command::{Condition, End, ErrorCode, Expiry, NewValue, Reply, SetOptions};
 use crate::decimal;
 use crate::mutation::{Key, Mutation, PICKLED, Value};
 use crate::table::{Entry, Probe};
@@ -16,7 +16,7 @@ impl Engine {
         &mut self,
         call: &mut Call<'_>,
         key: Key<'_>,
-        bytes: &[u8],
+        value: NewValue<'_>,
         options: SetOptions,
     ) -> Reply<'static> {
         let deadline = match deadline(options.expiry, call.time) {
@@ -34,8 +34,10 @@ impl Engine {
                 _ => {}
             }
         }
+        let [bytes, replacement, after] = value.parts();
         let value = Value { bytes, flags: options.flags, deadline };
-        Reply::Stored(self.put(call, probe.hash, Entry::new(self.next_version, key, &value)))
+        let entry = Entry::joined(self.next_version, key, &value, [replacement, after]);
+        Reply::Stored(self.put(call, probe.hash, entry))
     }
 
     /// Where a key comes twice both values are recorded, and the later has the higher version.
@@ -119,7 +121,7 @@ impl Engine {
             End::Back => (held.value(), bytes),
         };
         let value = Value { bytes: front, flags: held.flags(), deadline: held.deadline() };
-        let entry = Entry::joined(self.next_version, key, &value, back);
+        let entry = Entry::joined(self.next_version, key, &value, [back, b""]);
         self.put(call, probe.hash, entry);
         number(length)
     }

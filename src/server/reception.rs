@@ -239,11 +239,6 @@ impl<S: Socket> Reception<S> {
         }
         if answered < self.taken {
             // What is left comes first in the next pass, and is decoded again.
-            for Request { body, fault, .. } in requests.iter_mut().take(self.taken).skip(answered) {
-                if fault.is_none() {
-                    Dialect::of(body).undo(body);
-                }
-            }
             requests.rotate_left(answered);
         }
         self.ahead = if answered < self.taken { answered } else { AHEAD.min(2 * self.ahead) };

@@ -513,7 +513,7 @@ mod tests {
 
     fn set(store: &mut Store, key: &str, value: &[u8]) -> Wait {
         let key = Key::bytes(key.as_bytes());
-        let command = Command::Set { key, value, options: SetOptions::default() };
+        let command = Command::Set { key, value: value.into(), options: SetOptions::default() };
         store.answer(&command, View::Durable, &mut |_| ())
     }
 

@@ -80,25 +80,27 @@ struct Shape {
 impl Entry {
     /// An entry that holds a value.
     pub fn new(version: u64, key: Key<'_>, value: &Value<'_>) -> Self {
-        Self::joined(version, key, value, b"")
+        Self::joined(version, key, value, [b"", b""])
     }
 
-    /// An entry whose value is that of `value` and then `more`: what APPEND needs, without a copy between.
+    /// An entry whose value is that of `value` and then `more`, without a copy between: what APPEND needs, and a SET whose
+    /// value is its message but for one byte.
     ///
     /// # Panics
     /// If key or value is longer than 4 GiB, which no dialect and no record lets through.
-    pub fn joined(version: u64, key: Key<'_>, value: &Value<'_>, more: &[u8]) -> Self {
+    pub fn joined(version: u64, key: Key<'_>, value: &Value<'_>, more: [&[u8]; 2]) -> Self {
         Self::build(version, key, 0, value, more)
     }
 
     /// A tombstone: `version` removed the key.
     pub fn removal(version: u64, key: Key<'_>) -> Self {
-        Self::build(version, key, REMOVED, &Value { bytes: b"", flags: 0, deadline: 0 }, b"")
+        Self::build(version, key, REMOVED, &Value { bytes: b"", flags: 0, deadline: 0 }, [b"", b""])
     }
 
-    fn build(version: u64, key: Key<'_>, removed: u8, value: &Value<'_>, more: &[u8]) -> Self {
+    fn build(version: u64, key: Key<'_>, removed: u8, value: &Value<'_>, more: [&[u8]; 2]) -> Self {
         let length = |length: usize| u32::try_from(length).expect("keys and values are kept below 4 GiB");
-        let (key_length, value_length) = (length(key.bytes.len()), length(value.bytes.len() + more.len()));
+        let (key_length, value_length) =
+            (length(key.bytes.len()), length(value.bytes.len() + more[0].len() + more[1].len()));
         let widths = match (key_length, value_length) {
             (..=0xff, ..=0xff) => 0,
             (..=0xff, ..=0xffff) => 1,
@@ -121,7 +123,8 @@ impl Entry {
             &value.deadline.to_le_bytes()[..deadline_width],
             key.bytes,
             value.bytes,
-            more,
+            more[0],
+            more[1],
         ];
         let size = parts.iter().map(|part| part.len()).sum();
         let layout = layout(size);
@@ -318,7 +321,7 @@ impl Drop for Entry {
 impl Clone for Entry {
     fn clone(&self) -> Self {
         let value = Value { bytes: self.value(), flags: self.flags(), deadline: self.deadline() };
-        Self::build(self.version(), self.key(), self.marks() & REMOVED, &value, b"")
+        Self::build(self.version(), self.key(), self.marks() & REMOVED, &value, [b"", b""])
     }
 }
 
@@ -353,7 +356,7 @@ mod tests {
     fn holds_what_it_was_given() {
         let value = Value { bytes: b"front", flags: PICKLED | 5, deadline: u64::MAX };
         let key = Key { space: Space::Python, bytes: b"\0\xff" };
-        let entry = Entry::joined(u64::MAX, key, &value, b"back");
+        let entry = Entry::joined(u64::MAX, key, &value, [b"ba", b"ck"]);
         assert_eq!(entry.key(), key);
         assert_eq!(entry.value(), b"frontback");
         assert_eq!((entry.version(), entry.deadline(), entry.flags()), (u64::MAX, u64::MAX, PICKLED | 5));
@@ -444,8 +447,9 @@ mod tests {
             let bytes = |length: usize, seed: u8| (0..length).map(|at| (at as u8).wrapping_add(seed)).collect::<Vec<_>>();
             let (key, front, back) = (bytes(key, 1), bytes(front, 2), bytes(back, 3));
             let key = Key { space: if python { Space::Python } else { Space::Bytes }, bytes: &key };
-            let entry = Entry::joined(version, key, &Value { bytes: &front, flags, deadline }, &back);
-            let whole = [front, back].concat();
+            let (middle, end) = back.split_at(back.len() / 3);
+            let entry = Entry::joined(version, key, &Value { bytes: &front, flags, deadline }, [middle, end]);
+            let whole = [&front[..], &back].concat();
             let value = Value { bytes: &whole, flags, deadline };
             prop_assert_eq!(entry.mutation(), Mutation::Put { key, value });
             prop_assert_eq!(entry.version(), version);

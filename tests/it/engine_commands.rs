@@ -190,7 +190,7 @@ fn one_mget_is_at_most_one_message() {
     let mut store = Store::new();
     let (most, key) = (LIMITS.max_message(), Key::bytes(b"k"));
     let value = vec![b'v'; most / 10];
-    store.evaluate(View::Pending, &Command::Set { key, value: &value, options: SetOptions::default() });
+    store.evaluate(View::Pending, &Command::Set { key, value: (&value[..]).into(), options: SetOptions::default() });
     let times = |times| Command::GetMany { keys: vec![key; times] };
     assert!(store.evaluate(View::Pending, &times(10)).0.starts_with("OK "));
     let (reply, after) = store.evaluate(View::Pending, &times(11));
@@ -343,7 +343,7 @@ fn a_prefix_flush_spares_python_keys() {
     let mut store = Store::new();
     let key = Key { space: Space::Python, bytes: b"a" };
     let options = SetOptions { flags: PICKLED, ..SetOptions::default() };
-    store.evaluate(View::Pending, &Command::Set { key, value: b"v", options });
+    store.evaluate(View::Pending, &Command::Set { key, value: b"v".into(), options });
     assert_eq!(store.ask("GET a"), "MISS");
     assert_eq!(store.ask("SCAN 0"), "OK 0");
     assert_eq!(store.ask("FLUSH PREFIX ''"), "LATER 2");

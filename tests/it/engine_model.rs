@@ -232,8 +232,9 @@ impl Model {
                     }
                     _ => None,
                 };
-                let stored =
-                    |model: &mut Self| model.put(key.bytes, value, options.flags, deadline(options.expiry, now));
+                let stored = |model: &mut Self| {
+                    model.put(key.bytes, &value.to_vec(), options.flags, deadline(options.expiry, now))
+                };
                 (refusal.unwrap_or_else(|| format!("OK {}", stored(self))), read)
             }
             Command::SetMany { pairs } => {

@@ -16,7 +16,7 @@ fn ask<'e>(engine: &'e mut Engine, command: &Command<'_>, view: View) -> Reply<'
 
 fn set(engine: &mut Engine, key: &str) {
     let key = Key::bytes(key.as_bytes());
-    ask(engine, &Command::Set { key, value: b"v", options: SetOptions::default() }, View::Pending);
+    ask(engine, &Command::Set { key, value: b"v".into(), options: SetOptions::default() }, View::Pending);
 }
 
 fn delete(engine: &mut Engine, key: &str) {
@@ -268,7 +268,7 @@ fn keys_that_frames_cannot_name_and_removed_keys_do_not_show() {
     set(&mut engine, "seen");
     set(&mut engine, "removed");
     let key = Key { space: Space::Python, bytes: b"seen too" };
-    ask(&mut engine, &Command::Set { key, value: b"v", options: SetOptions::default() }, View::Pending);
+    ask(&mut engine, &Command::Set { key, value: b"v".into(), options: SetOptions::default() }, View::Pending);
     commit(&mut engine);
     delete(&mut engine, "removed");
     set(&mut engine, "flushed");

@@ -48,7 +48,7 @@ fn every_verb_in_any_case() {
     let pairs: Vec<(&str, Command<'_>)> = vec![
         ("PING", Command::Ping),
         ("GET k", Command::Get { key: K }),
-        ("SET k v", Command::Set { key: K, value: b"v", options: SetOptions::default() }),
+        ("SET k v", Command::Set { key: K, value: b"v".into(), options: SetOptions::default() }),
         ("DEL k l", Command::Delete { keys: vec![K, L] }),
         ("EXISTS k k", Command::Exists { keys: vec![K, K] }),
         ("MGET k", Command::GetMany { keys: vec![K] }),
@@ -81,7 +81,7 @@ fn every_verb_in_any_case() {
 
 #[test]
 fn the_options_of_set() {
-    let set = |options| Command::Set { key: K, value: b"v", options };
+    let set = |options| Command::Set { key: K, value: b"v".into(), options };
     let plain = SetOptions::default();
     let last = u64::MAX >> 1;
     accepts("SET k v TTL 0", &set(plain));
@@ -98,7 +98,7 @@ fn the_options_of_set() {
     accepts("SET k v PICKLED IF 3 FLAGS 2 AT 9", &set(all));
     accepts("SET k v flags 2 at 9 pickled if 3", &set(all));
     // Where a key or a value stands, an option's name is no option.
-    accepts("SET NX TTL", &Command::Set { key: Key::bytes(b"NX"), value: b"TTL", options: plain });
+    accepts("SET NX TTL", &Command::Set { key: Key::bytes(b"NX"), value: b"TTL".into(), options: plain });
 }
 
 #[test]
@@ -311,7 +311,7 @@ proptest! {
     ) {
         let frames = spell(&key, &value, options);
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-        let expected = Command::Set { key: Key::bytes(&key), value: &value, options };
+        let expected = Command::Set { key: Key::bytes(&key), value: (&value[..]).into(), options };
         prop_assert_eq!(frames::decode(&frames, &LIMITS), Ok(expected));
     }
 

@@ -44,7 +44,7 @@ fn a_pipelined_read_sees_the_write_before_it() {
     }
 }
 
-/// A pass ends amid what it has taken in. What is left was decoded already, for which a pickled SET is changed in place.
+/// A pass ends amid what it has taken in. What is left was decoded already, and is decoded again.
 #[test]
 fn a_pickled_set_that_is_left_for_the_next_pass_is_what_it_was() {
     let store = Store::new();
@@ -64,6 +64,29 @@ fn a_pickled_set_that_is_left_for_the_next_pass_is_what_it_was() {
         let value = client.recv().remove(0);
         assert!(value.ends_with(&[b'K', n, b'.', b'.']), "get {n}: {}", value.escape_ascii());
     }
+}
+
+/// What stands here is a value as a pickled SET leaves it: two STOPs, the first in the place of the opcode that would close
+/// the tuple. It is no request, however often it is decoded.
+#[test]
+fn a_refused_pickle_that_is_left_for_the_next_pass_is_refused_there() {
+    const COPIES: usize = 48;
+    let store = Store::new();
+    let daemon = store.launch().option("--fsync", "never").start();
+    let client = daemon.dealer();
+    let value = vec![b'v'; 1 << 20];
+    let message = b"\x80\x04\x8c\x03set\x8c\x06victimK\x07..";
+    for _ in 0..COPIES {
+        // As much as may form in one pass.
+        client.send(&[&b"SET"[..], b"large", &value]);
+        client.send(&[message]);
+    }
+    for copy in 0..COPIES {
+        assert!(client.hear().starts_with("OK "));
+        let reply = client.hear();
+        assert!(reply.starts_with("error: BADARG "), "copy {copy}: {reply}");
+    }
+    assert_eq!(client.say("GET victim"), "MISS");
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn get(name: &str) -> Command<'_> {
 }
 
 fn set<'a>(name: &'a str, value: &'a str) -> Command<'a> {
-    Command::Set { key: key(name), value: value.as_bytes(), options: OPTIONS }
+    Command::Set { key: key(name), value: value.as_bytes().into(), options: OPTIONS }
 }
 
 fn flush(prefix: &str) -> Command<'_> {
@@ -74,14 +74,14 @@ fn every_command() {
         &[
             Command::Ping,
             set("k", "v"),
-            Command::Set { key: key("k"), value: b"w", options },
-            Command::Set { key: key("pickled"), value: b"p", options },
+            Command::Set { key: key("k"), value: b"w".into(), options },
+            Command::Set { key: key("pickled"), value: b"p".into(), options },
             get("pickled"),
-            Command::Set { key: key("k"), value: b"w", options: expires },
-            Command::Set { key: key("k"), value: b"x", options: expires },
+            Command::Set { key: key("k"), value: b"w".into(), options: expires },
+            Command::Set { key: key("k"), value: b"x".into(), options: expires },
             Command::Set {
                 key: key("none"),
-                value: b"x",
+                value: b"x".into(),
                 options: SetOptions { condition: Condition::Present, ..OPTIONS },
             },
             Command::SetMany { pairs: vec![(key("a"), b"1"), (key("b"), b"")] },

@@ -36,7 +36,7 @@ fn every_command() {
     golden(&[1, 1, b'k'], &Command::Get { key: K });
     let set = |expiry, condition, flags| {
         let options = SetOptions { expiry, condition, flags };
-        Command::Set { key: K, value: b"val", options }
+        Command::Set { key: K, value: b"val".into(), options }
     };
     let start = [2, 1, b'k', 3, b'v', b'a', b'l'];
     let rest: [(&[u8], Command<'_>); 6] = [
@@ -56,7 +56,7 @@ fn every_command() {
     for (bytes, command) in rest {
         golden(&[&start, bytes].concat(), &command);
     }
-    golden(&[2, 1, b'k', 0, 0, 0, 0], &Command::Set { key: K, value: b"", options: SetOptions::default() });
+    golden(&[2, 1, b'k', 0, 0, 0, 0], &Command::Set { key: K, value: b"".into(), options: SetOptions::default() });
     golden(&[3, 2, 1, b'k', 1, b'l'], &Command::Delete { keys: vec![K, L] });
     golden(&[4, 1, 1, b'k'], &Command::Exists { keys: vec![K] });
     golden(&[5, 2, 1, b'k', 1, b'k'], &Command::GetMany { keys: vec![K, K] });
@@ -88,7 +88,7 @@ fn every_command() {
 
 #[test]
 fn what_has_two_spellings() {
-    let set = Command::Set { key: K, value: b"", options: SetOptions::default() };
+    let set = Command::Set { key: K, value: b"".into(), options: SetOptions::default() };
     assert_eq!(decode_one(&[2, 1, b'k', 0, 1, 0, 0, 0]), Ok(Ok(set)), "in 0 ms is never");
     let scan = |count| Ok(Ok(Command::Scan { cursor: 0, prefix: b"", count }));
     assert_eq!(decode_one(&[13, 0, 0, 0]), scan(DEFAULT_SCAN_COUNT));
@@ -185,8 +185,8 @@ fn a_command_that_may_not_be_costs_only_itself() {
     let wrong = [
         (Command::Get { key: empty }, ErrorCode::BadArgument),
         (Command::Get { key }, ErrorCode::TooBig),
-        (Command::Set { key: K, value: &large, options }, ErrorCode::TooBig),
-        (Command::Set { key: K, value: b"", options: late }, ErrorCode::BadArgument),
+        (Command::Set { key: K, value: (&large[..]).into(), options }, ErrorCode::TooBig),
+        (Command::Set { key: K, value: b"".into(), options: late }, ErrorCode::BadArgument),
         (Command::Touch { key: K, expiry: Expiry::In(u64::MAX) }, ErrorCode::BadArgument),
         (Command::Extend { key: K, bytes: &large, end: End::Back }, ErrorCode::TooBig),
         (Command::GetMany { keys: Vec::new() }, ErrorCode::BadArgument),
@@ -207,7 +207,7 @@ fn a_command_that_may_not_be_costs_only_itself() {
     let longest = vec![b'k'; MAX_KEY];
     let allowed = [
         Command::Get { key: Key::bytes(&longest) },
-        Command::Set { key: K, value: &large[1..], options: SetOptions { flags: u32::MAX, ..options } },
+        Command::Set { key: K, value: (&large[1..]).into(), options: SetOptions { flags: u32::MAX, ..options } },
     ];
     let bytes = message(&allowed);
     let decoded: Result<Vec<_>, _> = packed::decode(&bytes, &LIMITS).expect("a list").collect();
@@ -276,8 +276,8 @@ fn everything() -> Vec<u8> {
     message(&[
         Command::Ping,
         Command::Get { key: K },
-        Command::Set { key: K, value: &[7; 60], options },
-        Command::Set { key: K, value: b"", options: SetOptions::default() },
+        Command::Set { key: K, value: (&[7; 60]).into(), options },
+        Command::Set { key: K, value: b"".into(), options: SetOptions::default() },
         Command::Delete { keys: vec![K, L] },
         Command::Exists { keys: vec![K] },
         Command::GetMany { keys: vec![K, L, K] },
@@ -343,7 +343,7 @@ fn command<'a>(kind: u8, key: &'a [u8], value: &'a [u8], numbers: (u64, u64, u32
             let expiry = [Expiry::Never, Expiry::In(times.max(1)), Expiry::At(times)][second as usize % 3];
             let condition = [Condition::Always, Condition::Absent, Condition::Present, Condition::Version(second)];
             let options = SetOptions { expiry, condition: condition[first as usize % 4], flags };
-            Command::Set { key: name, value, options }
+            Command::Set { key: name, value: value.into(), options }
         }
         3 => Command::Delete { keys: keys() },
         4 => Command::Exists { keys: keys() },

@@ -64,7 +64,7 @@ fn spell(command: &Command<'_>, into: &mut Vec<u8>) {
         Command::Get { key } => keyed(1, key.bytes, into),
         Command::Set { key, value, options } => {
             keyed(2, key.bytes, into);
-            blob(value, into);
+            blob(&value.to_vec(), into);
             match options.expiry {
                 Expiry::Never => into.push(0),
                 Expiry::In(milliseconds) => {

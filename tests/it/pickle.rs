@@ -24,8 +24,8 @@ struct Request {
 }
 
 fn request(message: &[u8]) -> Result<Request, WireError> {
-    let (mut message, mut scratch) = (message.to_vec(), Vec::new());
-    match decode(&mut message, &Limits::default(), &mut scratch)? {
+    let mut scratch = Vec::new();
+    match decode(message, &Limits::default(), &mut scratch)? {
         Command::Get { key } => Ok(Request { value: None, space: key.space, key: key.bytes.to_vec() }),
         Command::Set { key, value, options } => {
             assert_eq!(options, SetOptions { flags: PICKLED, ..SetOptions::default() });

@@ -95,7 +95,7 @@ fn keys<'a>(arguments: &'a [impl Deref<Target = [u8]>], of: &'static str) -> Res
 fn set(arguments: &[impl Deref<Target = [u8]>], limits: Limits) -> Result<Command<'_>, WireError> {
     match arguments {
         [name, bytes, options @ ..] => {
-            Ok(Command::Set { key: key(name)?, value: value(bytes, limits)?, options: set_options(options)? })
+            Ok(Command::Set { key: key(name)?, value: value(bytes, limits)?.into(), options: set_options(options)? })
         }
         _ => Err(form(SET)),
     }

@@ -130,7 +130,7 @@ fn command(request: Whole<'_>, limits: Limits) -> Result<Command<'_>, WireError>
         Request::Get { key: name } => Command::Get { key: key(name)? },
         Request::Set { key: name, value: bytes, expiry, condition, flags } => {
             let options = SetOptions { expiry: expires(expiry)?, condition: holds(condition), flags };
-            Command::Set { key: key(name)?, value: value(bytes, limits)?, options }
+            Command::Set { key: key(name)?, value: value(bytes, limits)?.into(), options }
         }
         Request::Delete { keys } => Command::Delete { keys: key_list(&keys)? },
         Request::Exists { keys } => Command::Exists { keys: key_list(&keys)? },

@@ -117,9 +117,9 @@ mod tests {
 
     /// The encoding of the key that these instructions make.
     fn encoding(instructions: &[u8]) -> Result<Vec<u8>, ErrorCode> {
-        let mut message = [b"\x80\x04\x8c\x03get\x94", instructions, b"N\x87."].concat();
+        let message = [b"\x80\x04\x8c\x03get\x94", instructions, b"N\x87."].concat();
         let mut scratch = Vec::new();
-        match decode(&mut message, &Limits::default(), &mut scratch) {
+        match decode(&message, &Limits::default(), &mut scratch) {
             Ok(Command::Get { key }) => Ok(key.bytes.to_vec()),
             Ok(other) => panic!("{other:?} of a get"),
             Err(refusal) => Err(refusal.code),

@@ -5,7 +5,7 @@
 //! running it.
 //!
 //! What is stored is the request itself, with one byte changed. Before its last opcodes the unpickler's stack
-//! is `'set', key, data`; the opcode that would make a tuple of them is overwritten by STOP, which ends the
+//! is `'set', key, data`; the opcode that would make a tuple of them gives way to STOP, which ends the
 //! pickle there and returns the top of the stack, the data. Whatever the data refers to in the memo stays
 //! where it was, and what follows a STOP is never read. (To cut the message short would be wrong: the FRAME
 //! lengths of protocols 4 and 5 count to the old end.)
@@ -27,7 +27,7 @@ mod tree;
 mod walk;
 
 use super::{ReplyFrames, WireError};
-use crate::command::{Command, ErrorCode, Limits, MAX_KEY, Reply, SetOptions};
+use crate::command::{Command, ErrorCode, Limits, MAX_KEY, NewValue, Reply, SetOptions};
 use crate::mutation::PICKLED;
 use std::borrow::Cow;
 use walk::Word;
@@ -40,24 +40,23 @@ const PICKLED_NONE: &[u8] = b"\x80\x03N.";
 
 /// Decodes a pickled request.
 ///
-/// A set's value is the message itself, made into a pickle of the data by overwriting one byte of it (which
-/// may have happened too where the key is refused). A key
+/// A set's value is the message itself, but for one byte, which makes it a pickle of the data. A key
 /// borrows from the message where it is a `str` that stands there as it is, and else from `scratch`.
 ///
 /// ```
 /// use kvd::command::{Command, Limits};
 /// use kvd::mutation::Key;
 ///
-/// let mut message = *b"\x80\x04\x8c\x03get\x8c\x06user:7N\x87.";
+/// let message = b"\x80\x04\x8c\x03get\x8c\x06user:7N\x87.";
 /// let mut scratch = Vec::new();
-/// let command = kvd::wire::pickle::decode(&mut message, &Limits::default(), &mut scratch);
+/// let command = kvd::wire::pickle::decode(message, &Limits::default(), &mut scratch);
 /// assert_eq!(command, Ok(Command::Get { key: Key::bytes(b"user:7") }));
 /// ```
 ///
 /// # Errors
 /// [`ErrorCode::BadCommand`] for a tuple with another command word, [`ErrorCode::TooBig`] for a key or a value
 /// over its limit, [`ErrorCode::BadArgument`] for everything else that is no such request.
-pub fn decode<'a>(message: &'a mut [u8], limits: &Limits, scratch: &'a mut Vec<u8>) -> Result<Command<'a>, WireError> {
+pub fn decode<'a>(message: &'a [u8], limits: &Limits, scratch: &'a mut Vec<u8>) -> Result<Command<'a>, WireError> {
     let layout = walk::walk(message)?;
     match layout.word {
         Word::Get if layout.data != opcode::NONE => Err(refuse("the third item of a get is None")),
@@ -67,11 +66,8 @@ pub fn decode<'a>(message: &'a mut [u8], limits: &Limits, scratch: &'a mut Vec<u
             format!("the pickled request has {} bytes, the limit is {}", message.len(), limits.max_value),
         )),
         Word::Set => {
-            if let Some(closing) = message.get_mut(layout.closing_at) {
-                *closing = opcode::STOP;
-            }
-            let value: &'a [u8] = message;
-            let key = key::decode(value, &layout, scratch)?;
+            let key = key::decode(message, &layout, scratch)?;
+            let value = NewValue::replacing(message, layout.closing_at, opcode::STOP);
             Ok(Command::Set { key, value, options: SetOptions { flags: PICKLED, ..SetOptions::default() } })
         }
     }
@@ -80,11 +76,10 @@ pub fn decode<'a>(message: &'a mut [u8], limits: &Limits, scratch: &'a mut Vec<u
 /// The request that a value is what became of, so that a copy of it can be stored again under its key.
 ///
 /// ```
-/// let request = *b"\x80\x04\x8c\x03set\x8c\x01kK\x07\x87.";
-/// let (mut stored, mut scratch) = (request, Vec::new());
-/// kvd::wire::pickle::decode(&mut stored, &kvd::command::Limits::default(), &mut scratch).unwrap();
-/// assert_ne!(stored, request);
-/// assert_eq!(kvd::wire::pickle::restore(&stored), Some(request.to_vec()));
+/// let request = b"\x80\x04\x8c\x03set\x8c\x01kK\x07\x87.";
+/// let stored = b"\x80\x04\x8c\x03set\x8c\x01kK\x07..";
+/// assert_eq!(kvd::wire::pickle::restore(stored), Some(request.to_vec()));
+/// assert_eq!(kvd::wire::pickle::restore(request), None);
 /// ```
 ///
 /// `None` if the value never was a pickled set.
@@ -170,7 +165,7 @@ mod tests {
     use crate::wire::Frame;
 
     fn refusal(message: &[u8]) -> WireError {
-        decode(&mut message.to_vec(), &Limits::default(), &mut Vec::new()).expect_err("refused")
+        decode(message, &Limits::default(), &mut Vec::new()).expect_err("refused")
     }
 
     fn frame(reply: &Reply<'_>) -> Vec<u8> {
@@ -187,11 +182,11 @@ mod tests {
     #[test]
     fn a_set_stores_its_own_message() {
         let message = b"\x80\x04\x8c\x03set\x94K\x07](K\x01K\x02e\x87\x94.";
-        let (mut stored, mut scratch) = (message.to_vec(), Vec::new());
-        let command = decode(&mut stored, &Limits::default(), &mut scratch).unwrap();
+        let mut scratch = Vec::new();
+        let command = decode(message, &Limits::default(), &mut scratch).unwrap();
         let Command::Set { key, value, options } = command else { panic!("{command:?}") };
         assert_eq!(key, Key { space: Space::Python, bytes: b"+\0\x01\x07" });
-        assert_eq!(value, b"\x80\x04\x8c\x03set\x94K\x07](K\x01K\x02e.\x94.");
+        assert_eq!(value.to_vec(), b"\x80\x04\x8c\x03set\x94K\x07](K\x01K\x02e.\x94.");
         assert_eq!(options, SetOptions { flags: PICKLED, ..SetOptions::default() });
     }
 
@@ -212,12 +207,12 @@ mod tests {
     fn only_what_is_stored_has_the_limit_of_values() {
         let limits = Limits { max_value: 16 };
         let mut scratch = Vec::new();
-        let mut set = b"\x80\x04\x8c\x03set\x8c\x01kK\x01\x87\x94.".to_vec();
-        assert!(decode(&mut set.clone(), &Limits { max_value: set.len() }, &mut scratch).is_ok());
+        let set = b"\x80\x04\x8c\x03set\x8c\x01kK\x01\x87\x94.".to_vec();
+        assert!(decode(&set, &Limits { max_value: set.len() }, &mut scratch).is_ok());
         let max_value = set.len() - 1;
-        assert_eq!(decode(&mut set, &Limits { max_value }, &mut scratch).unwrap_err().code, ErrorCode::TooBig);
-        let mut get = b"\x80\x04\x8c\x03get\x8c\x14abcdefghijklmnopqrstN\x87.".to_vec();
-        assert!(decode(&mut get, &limits, &mut scratch).is_ok());
+        assert_eq!(decode(&set, &Limits { max_value }, &mut scratch).unwrap_err().code, ErrorCode::TooBig);
+        let get = b"\x80\x04\x8c\x03get\x8c\x14abcdefghijklmnopqrstN\x87.".to_vec();
+        assert!(decode(&get, &limits, &mut scratch).is_ok());
     }
 
     #[test]
@@ -248,10 +243,10 @@ mod tests {
         ];
         for (number, shape) in shapes.iter().enumerate() {
             for n in [2_000, 20_000] {
-                let mut message = shape(n);
+                let message = shape(n);
                 let length = message.len();
                 let mut scratch = Vec::new();
-                let (steps, decoded) = meter::of(|| decode(&mut message, &Limits::default(), &mut scratch).is_ok());
+                let (steps, decoded) = meter::of(|| decode(&message, &Limits::default(), &mut scratch).is_ok());
                 assert!(decoded, "shape {number}");
                 assert!(steps <= 4 * length, "shape {number}: {steps} steps for {length} bytes");
             }
