@@ -57,14 +57,12 @@ pub enum Asked<'a> {
 }
 
 impl Dialect {
-    /// The dialect of a body, by its first byte: `0x80` or `(` begins a pickle, `0x01` a packed message.
+    /// The dialect of a body, by its first byte: `0x80` or `(` begins a pickle, `0x01` a packed message. No verb of the frames
+    /// dialect begins with one of them.
     pub fn of(body: &[impl Deref<Target = [u8]>]) -> Dialect {
-        match body {
-            [only] => match only.first() {
-                Some(0x80 | b'(') => Dialect::Pickle,
-                Some(&packed::MARK) => Dialect::Packed,
-                _ => Dialect::Frames,
-            },
+        match body.first().and_then(|frame| frame.first()) {
+            Some(0x80 | b'(') => Dialect::Pickle,
+            Some(&packed::MARK) => Dialect::Packed,
             _ => Dialect::Frames,
         }
     }
@@ -85,7 +83,14 @@ impl Dialect {
             (Dialect::Frames, body) => frames::decode(body, limits).map(Asked::One),
             (Dialect::Pickle, [message]) => pickle::decode(message, limits, scratch).map(Asked::One),
             (Dialect::Packed, [message]) => packed::decode(message, limits).map(Asked::List),
-            (Dialect::Pickle | Dialect::Packed, _) => Err(bounds::bad("a pickled or packed request is one frame")),
+            (Dialect::Pickle, frames) => Err(bounds::bad(format!(
+                "a pickled request is one frame, and this one has {}: pickle the whole tuple at once, without buffer_callback \
+                 (buffers in frames of their own are not kept)",
+                frames.len()
+            ))),
+            (Dialect::Packed, frames) => {
+                Err(bounds::bad(format!("a packed request is one frame, and this one has {}", frames.len())))
+            }
         }
     }
 
@@ -129,6 +134,25 @@ mod tests {
             Ok(Asked::List(list)) => format!("{dialect:?}: {:?}", list.collect::<Vec<_>>()),
             other => format!("{dialect:?}: {other:?}"),
         }
+    }
+
+    #[test]
+    fn the_first_byte_of_a_body_tells_its_dialect() {
+        for (body, dialect) in [
+            (&[&b"\x80\x04"[..]][..], Dialect::Pickle),
+            (&[b"(Vget\n"], Dialect::Pickle),
+            (&[b"\x80\x05", b"a buffer"], Dialect::Pickle),
+            (&[b"\x01\x00"], Dialect::Packed),
+            (&[b"\x01\x00", b"more"], Dialect::Packed),
+            (&[b"GET", b"\x80"], Dialect::Frames),
+            (&[b""], Dialect::Frames),
+            (&[], Dialect::Frames),
+        ] {
+            assert_eq!(Dialect::of(body), dialect, "{body:?}");
+        }
+        let (two, mut scratch) = ([&b"\x01\x00"[..], b"more"], Vec::new());
+        let error = Dialect::Packed.decode(&two, &Limits::default(), &mut scratch).expect_err("two frames");
+        assert!(error.message.starts_with("a packed request is one frame, and this one has 2"), "{error}");
     }
 
     proptest! {

@@ -165,6 +165,38 @@ fn assert_pickle_refused(client: &Client, pickle: &[u8], why: &str) {
     assert!(reply[0].starts_with(b"error: "), "{why}: {}", words(&reply));
 }
 
+/// Requests that a client with another habit sends, each with what it has to change.
+#[test]
+fn a_pickle_that_is_no_request_is_told_what_to_send_instead() {
+    let store = Store::new();
+    let daemon = store.start();
+    let client = daemon.client();
+    let cases: [(&[&[u8]], &str); 5] = [
+        // As `pickle.dumps(("set", "k", numpy_array), 5, buffer_callback=buffers.append)` and send_multipart make it.
+        (
+            &[b"\x80\x05\x95\x0e\0\0\0\0\0\0\0\x8c\x03set\x94\x8c\x01k\x94\x97\x87\x94.", b"the buffer"],
+            "error: BADARG a pickled request is one frame, and this one has 2: pickle the whole tuple at once, without \
+             buffer_callback",
+        ),
+        (&[b"\x80\x05\x8c\x03set\x8c\x01k\x97\x87."], "without buffer_callback"),
+        (&[b"\x80\x04\x8c\x03get\x94\x8c\x01k\x94\x86\x94."], "; this is a tuple of 2"),
+        (&[b"(S'set'\np0\nS'k'\np1\nI1\ntp2\n."], "the command word is an 8-bit string, as Python 2 writes it"),
+        (&[b"(Vset\np0\nS'k'\np1\nI1\ntp2\n."], "the key holds an 8-bit string, as Python 2 writes it"),
+    ];
+    for (body, told) in cases {
+        let reply = client.call(body);
+        assert_eq!(reply.len(), 1, "the pickle dialect replies in one frame: {}", words(&reply));
+        let reply = words(&reply);
+        assert!(reply.starts_with("error: BADARG ") && reply.contains(told), "{reply}");
+    }
+    // And the empty `bytes` of `dill`'s protocol 2 is the key that the pickler in C makes.
+    let of_dill = b"cdill._dill\n_load_type\nq\x01X\x05\0\0\0bytesq\x02\x85q\x03Rq\x04)Rq\x05";
+    let set = [&b"\x80\x02X\x03\0\0\0setq\0"[..], of_dill, b"K\x07\x87q\x06."].concat();
+    assert_eq!(client.call(&[&set]), [b"ok"]);
+    let reply = client.call(&[&b"\x80\x04\x8c\x03get\x94C\0\x94N\x87\x94."[..]]);
+    assert!(reply[0].ends_with(b"K\x07.q\x06."), "{}", words(&reply));
+}
+
 #[test]
 fn hostile_pickles_are_refused_and_never_executed() {
     let store = Store::new();

@@ -70,7 +70,7 @@ fn keys_and_values_are_any_bytes() {
     let daemon = store.start();
     let client = daemon.client();
     let every_byte: Vec<u8> = (0..=255).collect();
-    // The last two begin like a pickle and like the packed dialect: only a body of one frame may be those.
+    // The last two begin like a pickle and like a packed message: only the first frame of a body tells its dialect.
     let keys: [&[u8]; 6] = [&every_byte, b"\0", b"with space", b"\xff\xfe", b"\x80", b"\x01"];
     for key in keys {
         assert_eq!(client.call(&[b"SET", key, &every_byte])[0], b"OK");

@@ -79,7 +79,7 @@ fn encode_leaf(leaf: &Part<'_>, into: &mut Vec<u8>) -> Result<(), WireError> {
             into.extend_from_slice(&float.to_be_bytes());
             Ok(())
         }
-        Part::Tuple(_) | Part::Encode | Part::BytesClass => Err(no_key()),
+        Part::Tuple(_) | Part::Encode | Part::BytesClass | Part::ClassByName => Err(no_key()),
     }
 }
 

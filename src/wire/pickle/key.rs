@@ -8,8 +8,8 @@
 use super::canonical;
 use super::number::Number;
 use super::opcode::{
-    BINBYTES, BINBYTES8, EMPTY_TUPLE, Effect, GLOBAL, MARK, MEMOIZE, NONE, REDUCE, SHORT_BINBYTES, TUPLE, TUPLE1,
-    TUPLE2, TUPLE3,
+    BINBYTES, BINBYTES8, BINSTRING, EMPTY_TUPLE, Effect, GLOBAL, MARK, MEMOIZE, NONE, REDUCE, SHORT_BINBYTES,
+    SHORT_BINSTRING, STRING, TUPLE, TUPLE1, TUPLE2, TUPLE3,
 };
 use super::reader::{Instruction, Reader};
 use super::text::Text;
@@ -83,6 +83,9 @@ impl<'m> Builder<'m> {
         }
         match instruction.opcode {
             NONE => self.push(Part::None),
+            STRING | BINSTRING | SHORT_BINSTRING => {
+                Err(refuse("the key holds an 8-bit string, as Python 2 writes it: make it unicode, u'...'"))
+            }
             SHORT_BINBYTES | BINBYTES | BINBYTES8 => self.push(Part::Bytes(instruction.argument)),
             EMPTY_TUPLE => self.push_tuple(self.stack.len()),
             TUPLE1 => self.push_tuple(self.stack.len().saturating_sub(1)),
@@ -100,6 +103,8 @@ impl<'m> Builder<'m> {
             GLOBAL => match instruction.argument {
                 b"_codecs\nencode" => self.push(Part::Encode),
                 b"__builtin__\nbytes" | b"builtins\nbytes" => self.push(Part::BytesClass),
+                // How `dill` writes a class that is built in.
+                b"dill._dill\n_load_type" => self.push(Part::ClassByName),
                 _ => Err(no_key()),
             },
             REDUCE => self.call(),
@@ -128,21 +133,25 @@ impl<'m> Builder<'m> {
         self.push(Part::Tuple(items))
     }
 
-    /// Takes a function and its arguments for the `bytes` that a call would make, if they are one of the two
-    /// shapes in which protocols 0 to 2 write one. Nothing is called.
+    /// Takes a function and its arguments for the `bytes` that a call would make, or for their class, if they are one of
+    /// the shapes in which protocols 0 to 2 write those. Nothing is called.
     fn call(&mut self) -> Result<(), WireError> {
         let arguments = self.stack.pop().and_then(|id| self.tree.part(id)).cloned();
         let function = self.stack.pop().and_then(|id| self.tree.part(id));
         let Some(Part::Tuple(arguments)) = arguments else { return Err(no_key()) };
-        let bytes = match (function, self.tree.items(&arguments)) {
+        let made = match (function, self.tree.items(&arguments)) {
             (Some(Part::BytesClass), []) => Part::Bytes(b""),
+            (Some(Part::ClassByName), &[name]) => match self.tree.part(name) {
+                Some(Part::Str(name)) if name.raw() == b"bytes" => Part::BytesClass,
+                _ => return Err(no_key()),
+            },
             (Some(Part::Encode), &[text, codec]) => match (self.tree.part(text), self.tree.part(codec)) {
                 (Some(Part::Str(text)), Some(Part::Str(codec))) if codec.raw() == b"latin1" => Part::Latin1(*text),
                 _ => return Err(no_key()),
             },
             _ => return Err(no_key()),
         };
-        self.push(bytes)
+        self.push(made)
     }
 
     fn memoize(&mut self, instruction: &Instruction<'_>) -> Result<(), WireError> {
@@ -230,6 +239,30 @@ mod tests {
         assert_eq!(key(b"c_codecs\nencode\n(Va\xe9\nVlatin1\ntR"), python(b"B\0\x02a\xe9"));
         assert_eq!(key(b"c__builtin__\nbytes\n)R"), python(b"B\0\0"));
         assert_eq!(key(b"cbuiltins\nbytes\n(tR"), python(b"B\0\0"));
+    }
+
+    #[test]
+    fn the_empty_bytes_as_dill_writes_it() {
+        // Of `dill` 0.2.9 to 0.4.1, protocols 0, 1 and 2, as a key and twice in a tuple.
+        for instructions in [
+            &b"cdill._dill\n_load_type\np1\n(Vbytes\np2\ntp3\nRp4\n(tRp5\n"[..],
+            b"cdill._dill\n_load_type\nq\x01(X\x05\0\0\0bytesq\x02tq\x03Rq\x04)Rq\x05",
+            b"cdill._dill\n_load_type\nq\x01X\x05\0\0\0bytesq\x02\x85q\x03Rq\x04)Rq\x05",
+        ] {
+            assert_eq!(key(instructions), python(b"B\0\0"), "{instructions:?}");
+            assert_eq!(key(&[instructions, b"g5\n\x86"].concat()), python(b"B\0\0B\0\0T\0\x02"));
+        }
+        for other in [
+            &b"cdill._dill\n_load_type\n(Vbytearray\ntR(tR"[..],
+            b"cdill._dill\n_load_type\n(Vbytes\nVbytes\ntR(tR",
+            b"cdill._dill\n_load_type\n(I1\ntR(tR",
+            b"cdill._dill\n_load_type\n(Vbytes\ntR",
+            b"cdill._dill\n_load_type\n)R",
+            b"cdill._dill\n_import_module\n(Vbytes\ntR(tR",
+            b"cdill._dill\n_load_type\n",
+        ] {
+            assert_eq!(key(other), Err(ErrorCode::BadArgument), "{other:?}");
+        }
     }
 
     #[test]

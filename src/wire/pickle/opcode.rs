@@ -176,8 +176,12 @@ pub(super) const fn describe(opcode: u8) -> Result<(Argument, Effect), &'static 
         EXT2 => (Fixed(2), PUSH),
         EXT4 => (Fixed(4), PUSH),
 
-        NEXT_BUFFER | READONLY_BUFFER => return Err("it needs a buffer from outside of the pickle"),
-        PERSID | BINPERSID => return Err("it needs an object from outside of the pickle"),
+        NEXT_BUFFER | READONLY_BUFFER => {
+            return Err("it needs a buffer from outside of the pickle: pickle without buffer_callback");
+        }
+        PERSID | BINPERSID => {
+            return Err("it needs an object from outside of the pickle: pickle without persistent_id");
+        }
         _ => return Err("there is no such opcode"),
     })
 }

@@ -33,6 +33,8 @@ pub(super) enum Part<'m> {
     /// The class `bytes`. No key by itself; a call of it without arguments is the empty `bytes` of protocols
     /// 0 to 2.
     BytesClass,
+    /// The function `dill._dill._load_type`. No key by itself; a call of it with `'bytes'` is that class.
+    ClassByName,
 }
 
 /// A key as a tree. A part may be in several places of it, as objects may in Python.

@@ -6,8 +6,11 @@
 //! sense of the data's. It exists because a pickle does not say where an item ends. `K1` may be a key, or
 //! the first half of the key `(1, 2)`; only what the rest of the stack does tells.
 
-use super::opcode::{Effect, MARK, STOP, TUPLE, TUPLE3};
-use super::reader::Reader;
+use super::opcode::{
+    BINBYTES, BINBYTES8, BINSTRING, Effect, GLOBAL, MARK, SHORT_BINBYTES, SHORT_BINSTRING, STOP, STRING, TUPLE, TUPLE1,
+    TUPLE2, TUPLE3,
+};
+use super::reader::{Instruction, Reader};
 use super::text::Text;
 use super::{WRONG_SHAPE, refuse};
 use crate::command::ErrorCode;
@@ -27,13 +30,24 @@ pub(super) enum Word {
 }
 
 impl Word {
-    fn of(word: &[u8]) -> Result<Word, WireError> {
-        match word {
-            b"get" => Ok(Word::Get),
-            b"set" => Ok(Word::Set),
+    fn of(first: &Instruction<'_>) -> Result<Word, WireError> {
+        match (Text::of(first).map(Text::raw), first.opcode) {
+            (Some(b"get"), _) => Ok(Word::Get),
+            (Some(b"set"), _) => Ok(Word::Set),
+            (None, STRING | BINSTRING | SHORT_BINSTRING) => Err(refuse(
+                "the command word is an 8-bit string, as Python 2 writes it: make it unicode, u'get' or u'set', and the key too",
+            )),
+            (None, BINBYTES | SHORT_BINBYTES | BINBYTES8) => Err(bytes_word()),
+            // As protocols 0 to 2 write it.
+            (None, GLOBAL) if first.argument == b"_codecs\nencode" => Err(bytes_word()),
+            (None, _) => Err(refuse(WRONG_SHAPE)),
             _ => Err(WireError::new(ErrorCode::BadCommand, WRONG_SHAPE)),
         }
     }
+}
+
+fn bytes_word() -> WireError {
+    refuse("the command word is a bytes object: make it a str, 'get' or 'set'")
 }
 
 /// Where the parts of a pickled request are.
@@ -86,7 +100,7 @@ fn up_to_closing(reader: &mut Reader<'_>, closes: impl Fn(u8, u8) -> bool) -> Re
         closing = TUPLE;
         first = reader.next()?;
     }
-    let word = Word::of(Text::of(&first).ok_or_else(|| refuse(WRONG_SHAPE))?.raw())?;
+    let word = Word::of(&first)?;
 
     let mut stack = Stack::default();
     let (mut key_end, mut data) = (0, 0);
@@ -94,6 +108,9 @@ fn up_to_closing(reader: &mut Reader<'_>, closes: impl Fn(u8, u8) -> bool) -> Re
         let instruction = reader.next()?;
         if closes(instruction.opcode, closing) && stack.holds_key_and_data() {
             break instruction.at;
+        }
+        if let Some(items) = stack.items_closed_by(instruction.opcode, closing) {
+            return Err(refuse(format!("{WRONG_SHAPE}; this is a tuple of {items}")));
         }
         let written = stack.apply(instruction.effect).map_err(|why| {
             refuse(format!("the pickle's opcode 0x{:02x} at byte {}: {why}", instruction.opcode, instruction.at))
@@ -123,6 +140,18 @@ impl Stack {
     /// Whether there are exactly two items, and no mark that could part them.
     fn holds_key_and_data(&self) -> bool {
         self.depth == 2 && self.marks.is_empty()
+    }
+
+    /// How many items a tuple has that this opcode would make of the command word and all that is above it.
+    fn items_closed_by(&self, opcode: u8, closing: u8) -> Option<usize> {
+        let items = self.depth + 1;
+        let all = match opcode {
+            TUPLE1 => closing == TUPLE3 && items == 1,
+            TUPLE2 => closing == TUPLE3 && items == 2,
+            TUPLE => closing == TUPLE,
+            _ => false,
+        };
+        (all && self.marks.is_empty()).then_some(items)
     }
 
     /// Does what an opcode does to the stack. Returns the lowest place that it wrote, or read to write anew.
@@ -215,21 +244,45 @@ mod tests {
 
     #[test]
     fn requests_of_another_shape() {
-        for message in
-            [&b"\x80\x04N."[..], b"\x80\x04]\x94.", b"\x80\x04K\x01K\x02K\x03\x87.", b"\x80\x02U\x03getU\x01kN\x87."]
-        {
+        for message in [&b"\x80\x04N."[..], b"\x80\x04]\x94.", b"\x80\x04K\x01K\x02K\x03\x87.", b"\x80\x02)\x81."] {
             assert_eq!(refusal(message), WRONG_SHAPE);
         }
-        // Tuples of two and of four, a list, a tuple closed by the wrong opcode.
-        for message in [
-            &b"\x80\x04\x8c\x03getN\x86."[..],
-            b"\x80\x04(\x8c\x03getNNNt.",
-            b"\x80\x04(\x8c\x03getNt.",
-            b"\x80\x04(\x8c\x03getNNl.",
-            b"\x80\x04(\x8c\x03getNN\x87.",
-            b"\x80\x04\x8c\x03getNNt.",
-        ] {
+        // A list, a tuple closed by the wrong opcode.
+        for message in [&b"\x80\x04(\x8c\x03getNNl."[..], b"\x80\x04(\x8c\x03getNN\x87.", b"\x80\x04\x8c\x03getNNt."] {
             assert!(walk(message).is_err(), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn tuples_of_another_length_are_told_theirs() {
+        for (message, items) in [
+            (&b"\x80\x04\x8c\x03get\x94\x85\x94."[..], 1),
+            (b"(Vget\np0\ntp1\n.", 1),
+            (b"\x80\x04\x95\x0d\0\0\0\0\0\0\0\x8c\x03get\x94\x8c\x01k\x94\x86\x94.", 2),
+            (b"(Vget\np0\nVk\np1\ntp2\n.", 2),
+            (b"\x80\x04\x95\x12\0\0\0\0\0\0\0(\x8c\x03set\x94\x8c\x01k\x94K\x01K<t\x94.", 4),
+            (b"(Vset\np0\nVk\np1\nI1\nI60\ntp2\n.", 4),
+        ] {
+            assert_eq!(refusal(message), format!("{WRONG_SHAPE}; this is a tuple of {items}"), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_word_that_is_no_text_is_told_what_it_should_be() {
+        // `('set', 'k', 1)` of Python 2.7, protocols 0 to 2.
+        for message in [
+            &b"(S'set'\np0\nS'k'\np1\nI1\ntp2\n."[..],
+            b"(U\x03setq\x00U\x01kq\x01K\x01tq\x02.",
+            b"\x80\x02U\x03setq\x00U\x01kq\x01K\x01\x87q\x02.",
+        ] {
+            assert!(refusal(message).contains("Python 2 writes it: make it unicode, u'get' or u'set'"), "{message:?}");
+        }
+        // `(b'get', 'k', None)` of Python 3.
+        for message in [
+            &b"\x80\x04\x95\x0e\0\0\0\0\0\0\0C\x03get\x94\x8c\x01k\x94N\x87\x94."[..],
+            b"(c_codecs\nencode\np0\n(Vget\np1\nVlatin1\np2\ntp3\nRp4\nVk\np5\nNtp6\n.",
+        ] {
+            assert!(refusal(message).contains("make it a str, 'get' or 'set'"), "{message:?}");
         }
     }
 
