@@ -7,8 +7,7 @@ use kvd::tools::check::{self, Finding};
 use kvd::tools::dump::{self, Wanted};
 use kvd::tools::load::{self, LoadError};
 use kvd::tools::repair;
-use std::fs::File;
-use std::io::{self, BufReader, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -95,10 +94,7 @@ fn run_tool(tool: &Tool) -> ExitCode {
 fn load_from(file: Option<&Path>, into: &load::Destination) -> Result<u64, LoadError> {
     match file {
         None => load::load(&mut io::stdin().lock(), into),
-        Some(path) => {
-            let file = File::open(path).map_err(LoadError::Input)?;
-            load::load(&mut BufReader::new(file), into)
-        }
+        Some(path) => load::load_file(path, into),
     }
 }
 

@@ -9,7 +9,7 @@
 
 use kvd::command::{Command, Limits, MAX_KEY, SetOptions};
 use kvd::mutation::{Key, PICKLED, Space};
-use kvd::wire::pickle::{decode, restore};
+use kvd::wire::pickle::{decode, is_key, restore};
 use kvd_fuzz::assert_same_when_decoded_again;
 use libfuzzer_sys::fuzz_target;
 
@@ -34,6 +34,7 @@ fn check_key(key: Key<'_>) {
     assert!((1..=MAX_KEY).contains(&key.bytes.len()));
     if key.space == Space::Python {
         assert_eq!(items(key.bytes), 1, "an encoding that is not one item: {key:?}");
+        assert!(is_key(key.bytes), "an encoding that is not known as one: {key:?}");
     }
 }
 

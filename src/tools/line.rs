@@ -72,9 +72,12 @@ pub struct Line<'a> {
 /// Why a line is none. Displays as the rest of a sentence that names the line.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
+    /// No text.
+    #[error("is not UTF-8, from byte {0} on: in a dump, bytes that are no text stand in base64")]
+    NotUtf8(usize),
     /// No JSON object, or one with a field that is not known or of another kind.
     #[error("is no object of a dump: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(String),
     /// No base64.
     #[error("has a field {0}_base64 that is no base64")]
     Base64(&'static str),
@@ -90,9 +93,23 @@ pub enum LineError {
     /// A deadline that can't be.
     #[error("has a deadline_ms of 0 or beyond 9223372036854775807: leave it out for a key that never expires")]
     Deadline,
+    /// A prefix without the flush that it would be of.
+    #[error("has a prefix, which tells only what a flush in a history removed")]
+    Prefix,
     /// A line of a history.
     #[error("is of a history, which tells what was: load a dump without --history")]
     History,
+}
+
+impl From<serde_json::Error> for LineError {
+    /// Its text is one line, so the parser's count of lines is left out.
+    fn from(error: serde_json::Error) -> LineError {
+        let (told, column) = (error.to_string(), error.column());
+        match told.strip_suffix(&format!(" at line {} column {column}", error.line())) {
+            Some(what) => LineError::Json(format!("{what}, at byte {column}")),
+            None => LineError::Json(told),
+        }
+    }
 }
 
 impl<'a> Line<'a> {
@@ -111,6 +128,9 @@ impl<'a> Line<'a> {
         let fields: Fields<'a> = serde_json::from_str(text)?;
         if fields.removed || fields.flushed {
             return Err(LineError::History);
+        }
+        if fields.prefix.is_some() || fields.prefix_base64.is_some() {
+            return Err(LineError::Prefix);
         }
         let space = match fields.space.as_deref() {
             None => Space::Bytes,
@@ -254,9 +274,13 @@ mod tests {
             ("{\"key\":\"k\",\"value\":\"v\",\"space\":\"ruby\"}", "space"),
             ("{\"key\":\"k\",\"removed\":true}", "history"),
             ("{\"flushed\":true}", "history"),
+            ("{\"key\":\"k\",\"value\":\"v\",\"prefix\":\"k\"}", "has a prefix"),
+            ("{\"key\":\"k\",\"value\":\"v\",\"value\":\"w\"}", "duplicate field `value`, at byte 30"),
+            ("{\"key\":1}", "invalid type: integer `1`, expected a string, at byte 8"),
+            ("{\"key\":\"k\"", "EOF while parsing an object, at byte 10"),
         ] {
             let error = Line::read(text).expect_err(text).to_string();
-            assert!(error.contains(said), "{text}: {error}");
+            assert!(error.contains(said) && !error.contains("line 1"), "{text}: {error}");
         }
     }
 

@@ -216,6 +216,83 @@ fn what_can_not_be_loaded_is_named_by_its_line() {
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
 }
 
+/// The int 7, stored as `('set', 7, 7)`.
+const SEVEN: &str =
+    "{\"space\":\"python\",\"key_base64\":\"KwABBw==\",\"value_base64\":\"gASMA3NldEsHSwcuLg==\",\"pickled\":true}";
+
+#[test]
+fn a_line_is_stored_as_it_says_or_refused_and_never_otherwise() {
+    let with = |more: &str| SEVEN.replace("\"pickled\":true", more);
+    let (store, daemon_free) = (Store::new(), Store::new());
+    let daemon = store.start();
+    let client = daemon.client();
+    let other_key = SEVEN.replace("KwABBw==", "KwABCA==");
+    let refused = [
+        (
+            other_key.as_str(),
+            "line 2 has a key that only a pickled request can store, and its value is the request of another",
+        ),
+        (
+            &with("\"pickled\":true,\"deadline_ms\":9000000000000"),
+            "store, and a deadline_ms, which such a request can't tell",
+        ),
+        (&with("\"pickled\":true,\"flags\":5"), "store, and flags, which such a request can't tell"),
+        (&with("\"pickled\":false"), "store, and no \"pickled\": true, which such a request can't tell"),
+    ];
+    for (line, told) in refused {
+        let output = kvd(&["load", "--server", daemon.endpoint()], &format!("\n{line}\n"));
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        assert!(said(&output).contains("line 2") && said(&output).contains(told), "{line}: {}", said(&output));
+        assert_eq!(client.say("COUNT"), "OK 0", "{line}");
+    }
+    assert!(kvd(&["load", "--server", daemon.endpoint()], SEVEN).status.success());
+    assert_eq!(client.call(&[&b"\x80\x04\x8c\x03getK\x07N\x87."[..]]), [b"\x80\x04\x8c\x03setK\x07K\x07.."]);
+    daemon.stop();
+
+    // A directory holds whatever a line says, if a client can ask for it.
+    let lines = refused.map(|(line, _)| line).join("\n");
+    let output = kvd(&["load", "--data-dir", text(&daemon_free.path())], &lines);
+    assert!(output.status.success(), "{}", said(&output));
+    let told = dump(&daemon_free.path(), &[]);
+    let mut keys: Vec<_> = told.iter().map(|line| line["key_base64"].as_str().expect("a key")).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["KwABBw==", "KwABCA=="]);
+    let output = kvd(&["load", "--data-dir", text(&Store::new().path())], &SEVEN.replace("KwABBw==", "KwA="));
+    assert!(said(&output).contains("line 1 was refused: its key is no encoding"), "{}", said(&output));
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped_and_what_is_no_text_is_named_by_its_line() {
+    let store = Store::new();
+    let file = store.beside("lines");
+    let load = |bytes: &[u8], into: &Store| {
+        fs::write(&file, bytes).expect("a file");
+        kvd(&["load", "--data-dir", text(&into.path()), text(&file)], "")
+    };
+    let output = load(
+        "\u{feff}{\"key\":\"a\",\"value\":\"v\"}\r\n\u{feff}{\"key\":\"b\",\"value\":\"\u{feff}\"}\n".as_bytes(),
+        &store,
+    );
+    assert!(output.status.success() && said(&output).contains("2 keys stored"), "{}", said(&output));
+    assert!(dump(&store.path(), &[]).iter().any(|line| line["key"] == "b" && line["value"] == "\u{feff}"));
+
+    let utf16: Vec<u8> = "\u{feff}{}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, told) in [
+        (
+            &b"{\"key\":\"a\",\"value\":\"v\"}\n\n{\"key\":\"\xff\",\"value\":\"v\"}\n"[..],
+            "line 3 is not UTF-8, from byte 9 on",
+        ),
+        (&utf16, "line 1 is not UTF-8, from byte 1 on"),
+        (b"{\"key\":1}", "line 1 is no object of a dump: invalid type: integer `1`, expected a string, at byte 8\n"),
+    ] {
+        let output = load(bytes, &Store::new());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains(told), "{}", said(&output));
+    }
+    let output = kvd(&["load", "--data-dir", text(&Store::new().path()), "/no/such/file"], "");
+    assert!(said(&output).contains("can't read /no/such/file: "), "{}", said(&output));
+}
+
 #[test]
 fn a_damaged_log_is_not_dumped_in_silence_and_a_torn_tail_is_cut() {
     let store = Store::new();

@@ -7,7 +7,7 @@
 use kvd::command::{Command, ErrorCode, Limits, SetOptions};
 use kvd::mutation::{PICKLED, Space};
 use kvd::wire::WireError;
-use kvd::wire::pickle::decode;
+use kvd::wire::pickle::{decode, is_key, restore};
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -98,6 +98,7 @@ fn cpython_gets_back_what_it_put_in() {
                 let get = request(&python.receive()).expect("a get");
                 let set = request(&python.receive()).expect("a set");
                 assert_eq!((get.value, get.space, &get.key), (None, set.space, &set.key));
+                assert!(get.space == Space::Bytes || is_key(&get.key), "{class}");
                 let key = (get.space, get.key);
                 assert_eq!(key_of_class.entry(class.clone()).or_insert_with(|| key.clone()), &key);
                 assert_eq!(class_of_key.entry(key).or_insert_with(|| class.clone()), &class);
@@ -132,6 +133,7 @@ fn cpython_gets_back_what_it_put_in() {
 
 /// A value is its message, but for the opcode that closed the tuple.
 fn check_stored(message: &[u8], value: &[u8]) {
+    assert_eq!(restore(value).as_deref(), Some(message));
     assert_eq!(message.len(), value.len());
     let changed: Vec<_> = message.iter().zip(value).filter(|(was, is)| was != is).collect();
     assert!(matches!(changed[..], [(b't' | 0x87, b'.')]), "{message:?} is stored as {value:?}");

@@ -4,7 +4,9 @@ use super::{LoadError, Sink};
 use crate::command::{LARGEST_MAX_VALUE, MAX_KEY};
 use crate::log::segment::unix_milliseconds;
 use crate::log::{AppendError, Batch, DataDir, LogOptions, Progress, SyncPolicy, Unread, Writer};
+use crate::mutation::Space;
 use crate::tools::line::Line;
+use crate::wire::pickle;
 use std::path::Path;
 
 /// Bytes that are written at a time.
@@ -61,6 +63,9 @@ impl Sink for Directory {
         let refused = |why: &str| Err(LoadError::Refused { number, why: why.to_owned() });
         if !(1..=MAX_KEY).contains(&line.key.len()) {
             return refused("a key has 1 to 65536 bytes");
+        }
+        if line.space == Space::Python && !pickle::is_key(&line.key) {
+            return refused("its key is no encoding of a key of Python's");
         }
         if line.value.len() > LARGEST_MAX_VALUE {
             return refused("a value has at most 1 GiB");

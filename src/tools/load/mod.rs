@@ -7,8 +7,12 @@ mod server;
 
 use super::line::{Line, LineError};
 use crate::log::LogError;
-use std::io::{self, BufRead};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+/// What some programs begin a text with. It is no part of JSON.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Where lines go.
 #[derive(Clone, Debug)]
@@ -30,6 +34,14 @@ pub enum LoadError {
         /// What is wrong with it.
         source: LineError,
     },
+    /// The file of the lines can't be opened.
+    #[error("can't read {}: {source}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The lines can't be read.
     #[error("can't read the lines: {0}")]
     Input(#[source] io::Error),
@@ -44,6 +56,23 @@ pub enum LoadError {
     /// A key of Python's whose value is not what such a key is stored with.
     #[error("line {0} has a key that only a pickled request can store, and no such request as its value")]
     NoRequest(u64),
+    /// A key of Python's with the request of another one as its value.
+    #[error(
+        "line {0} has a key that only a pickled request can store, and its value is the request of another key, under which a \
+         daemon would store it: --data-dir stores it as the line says"
+    )]
+    OtherKey(u64),
+    /// A key of Python's with something that the request that would store it has no place for.
+    #[error(
+        "line {number} has a key that only a pickled request can store, and {what}, which such a request can't tell a daemon: \
+         --data-dir stores it as the line says"
+    )]
+    NotCarried {
+        /// Counted from 1.
+        number: u64,
+        /// Which field.
+        what: &'static str,
+    },
     /// The daemon can't be reached, or does not answer.
     #[error("{endpoint}: {why}")]
     Server {
@@ -82,20 +111,32 @@ pub fn load(lines: &mut dyn BufRead, into: &Destination) -> Result<u64, LoadErro
     }
 }
 
+/// Stores every line of a file: see [`load`].
+///
+/// # Errors
+/// As there, and for a file that can't be opened.
+pub fn load_file(path: &Path, into: &Destination) -> Result<u64, LoadError> {
+    let file = File::open(path).map_err(|source| LoadError::File { path: path.to_owned(), source })?;
+    load(&mut BufReader::new(file), into)
+}
+
 fn feed(lines: &mut dyn BufRead, mut sink: impl Sink) -> Result<u64, LoadError> {
-    let (mut text, mut number, mut stored) = (String::new(), 0, 0);
+    let (mut bytes, mut number, mut stored) = (Vec::new(), 0, 0);
     loop {
-        text.clear();
-        if lines.read_line(&mut text).map_err(LoadError::Input)? == 0 {
+        bytes.clear();
+        if lines.read_until(b'\n', &mut bytes).map_err(LoadError::Input)? == 0 {
             sink.finish()?;
             return Ok(stored);
         }
         number += 1;
-        let text = text.trim_end_matches(['\n', '\r']);
+        let wrong = |source| LoadError::Line { number, source };
+        let text = str::from_utf8(&bytes).map_err(|error| wrong(LineError::NotUtf8(error.valid_up_to() + 1)))?;
+        // Where several files were put together, not the first line alone may begin with one.
+        let text = text.trim_start_matches(BYTE_ORDER_MARK).trim_end_matches(['\n', '\r']);
         if text.is_empty() {
             continue;
         }
-        let line = Line::read(text).map_err(|source| LoadError::Line { number, source })?;
+        let line = Line::read(text).map_err(wrong)?;
         sink.take(number, &line)?;
         stored += 1;
     }

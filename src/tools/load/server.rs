@@ -1,7 +1,8 @@
 //! Lines into a running daemon: as frames, and keys that frames can't name as the pickled requests that they came in.
 
 use super::{LoadError, Sink};
-use crate::mutation::{PICKLED, Space};
+use crate::command::{Command, LARGEST_MAX_VALUE, Limits};
+use crate::mutation::{Key, PICKLED, Space};
 use crate::tools::line::Line;
 use crate::wire::pickle;
 use std::collections::VecDeque;
@@ -15,12 +16,21 @@ const PATIENCE_MS: i32 = 30_000;
 /// How long until a daemon that still reads its log is asked again.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// A request that is unanswered.
+struct Asked {
+    /// The line that it stores.
+    number: u64,
+    bytes: usize,
+    /// How a reply begins that tells that it was stored.
+    stored: &'static [u8],
+}
+
 /// A daemon that stores lines.
 pub(super) struct Server {
     endpoint: String,
     socket: zmq::Socket,
-    /// Line numbers and bytes of the requests that are unanswered, oldest first.
-    asked: VecDeque<(u64, usize)>,
+    /// The requests that are unanswered, oldest first.
+    asked: VecDeque<Asked>,
     bytes: usize,
 }
 
@@ -48,11 +58,11 @@ impl Server {
     }
 
     /// Sends a request, whose envelope is added, and reads replies as long as too much is unanswered.
-    fn ask(&mut self, number: u64, body: &[&[u8]]) -> Result<(), LoadError> {
+    fn ask(&mut self, number: u64, body: &[&[u8]], stored: &'static [u8]) -> Result<(), LoadError> {
         let bytes = body.iter().map(|frame| frame.len()).sum();
         let frames = std::iter::once(&b""[..]).chain(body.iter().copied());
         self.socket.send_multipart(frames, 0).map_err(|error| self.failed(error))?;
-        self.asked.push_back((number, bytes));
+        self.asked.push_back(Asked { number, bytes, stored });
         self.bytes += bytes;
         while self.asked.len() >= IN_FLIGHT || self.bytes >= BYTES_IN_FLIGHT {
             self.hear()?;
@@ -63,10 +73,10 @@ impl Server {
     /// Reads the reply to the oldest request.
     fn hear(&mut self) -> Result<(), LoadError> {
         let reply = self.reply()?;
-        let Some((number, bytes)) = self.asked.pop_front() else { return Ok(()) };
+        let Some(Asked { number, bytes, stored }) = self.asked.pop_front() else { return Ok(()) };
         self.bytes -= bytes;
         let words = reply.get(1..).unwrap_or_default();
-        if words.first().is_some_and(|status| status == b"OK" || status == b"ok") {
+        if words.first().is_some_and(|status| status == stored) {
             return Ok(());
         }
         let words: Vec<_> = words.iter().map(|word| String::from_utf8_lossy(word)).collect();
@@ -92,8 +102,7 @@ impl Server {
 impl Sink for Server {
     fn take(&mut self, number: u64, line: &Line<'_>) -> Result<(), LoadError> {
         if line.space == Space::Python {
-            let request = pickle::restore(&line.value).ok_or(LoadError::NoRequest(number))?;
-            return self.ask(number, &[&request]);
+            return self.ask(number, &[&request_of(number, line)?], b"ok");
         }
         let (deadline, flags) = (line.deadline.to_string(), (line.flags & !PICKLED).to_string());
         let mut body: Vec<&[u8]> = vec![b"SET", &line.key, &line.value];
@@ -106,7 +115,7 @@ impl Sink for Server {
         if line.flags & PICKLED != 0 {
             body.push(b"PICKLED");
         }
-        self.ask(number, &body)
+        self.ask(number, &body, b"OK")
     }
 
     fn finish(mut self) -> Result<(), LoadError> {
@@ -115,4 +124,23 @@ impl Sink for Server {
         }
         Ok(())
     }
+}
+
+/// The pickled request that stores a key of Python's as its line says: the one that its value came from, if that is of this
+/// key. It has no place for flags and deadlines, and nobody gives such a key any, but a line may.
+fn request_of(number: u64, line: &Line<'_>) -> Result<Vec<u8>, LoadError> {
+    let request = pickle::restore(&line.value).ok_or(LoadError::NoRequest(number))?;
+    let (limits, mut scratch) = (Limits { max_value: LARGEST_MAX_VALUE }, Vec::new());
+    match pickle::decode(&request, &limits, &mut scratch) {
+        Ok(Command::Set { key, .. }) if key == (Key { space: line.space, bytes: &line.key }) => {}
+        Ok(_) => return Err(LoadError::OtherKey(number)),
+        Err(error) => return Err(LoadError::Refused { number, why: error.to_string() }),
+    }
+    let what = match (line.deadline, line.flags) {
+        (0, PICKLED) => return Ok(request),
+        (0, flags) if flags & PICKLED == 0 => "no \"pickled\": true",
+        (0, _) => "flags",
+        _ => "a deadline_ms",
+    };
+    Err(LoadError::NotCarried { number, what })
 }

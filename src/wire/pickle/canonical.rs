@@ -25,8 +25,10 @@
 //! [`Space::Python`]: crate::mutation::Space::Python
 
 use super::number::Number;
+use super::text::check_utf8;
 use super::tree::{Part, Tree, no_key};
 use super::{room, too_big};
+use crate::command::MAX_KEY;
 use crate::wire::WireError;
 
 /// Appends the encoding of a part of a tree. It stops as soon as it is longer than a key may be, which a small
@@ -58,6 +60,44 @@ pub(super) fn encode<'t>(tree: &'t Tree<'_>, root: u32, into: &mut Vec<u8>) -> R
             None => return Ok(()),
         };
     }
+}
+
+/// Whether bytes are the encoding of a key: what [`encode`] writes of one, and nothing else.
+pub(super) fn is_encoding(bytes: &[u8]) -> bool {
+    let (mut rest, mut items, mut root) = (bytes, 0_usize, 0);
+    while let Some((&tag, after)) = rest.split_first() {
+        let Some((taken, after)) = item(tag, after) else { return false };
+        let Some(below) = items.checked_sub(taken) else { return false };
+        (items, rest, root) = (below + 1, after, tag);
+    }
+    // A `str` by itself is a key of the space that frames use.
+    items == 1 && root != b'S' && bytes.len() <= MAX_KEY
+}
+
+/// Reads what follows a tag. Returns how many of the items before it are its own, and what comes after it.
+fn item(tag: u8, bytes: &[u8]) -> Option<(usize, &[u8])> {
+    if tag == b'N' {
+        return Some((0, bytes));
+    }
+    if tag == b'F' {
+        let (float, rest) = bytes.split_first_chunk()?;
+        let float = f64::from_be_bytes(*float);
+        return (float.is_infinite() || float.fract().abs() > 0.0).then_some((0, rest));
+    }
+    let (number, rest) = bytes.split_first_chunk()?;
+    let number = usize::from(u16::from_be_bytes(*number));
+    if tag == b'T' {
+        return Some((number, rest));
+    }
+    let (content, rest) = rest.split_at_checked(number)?;
+    let is_right = match tag {
+        b'B' => true,
+        b'S' => check_utf8(content).is_ok(),
+        b'+' => content.last() != Some(&0),
+        b'-' => content.last().is_some_and(|&last| last != 0),
+        _ => false,
+    };
+    is_right.then_some((0, rest))
 }
 
 fn encode_leaf(leaf: &Part<'_>, into: &mut Vec<u8>) -> Result<(), WireError> {
@@ -112,6 +152,7 @@ fn length(length: usize) -> Result<[u8; 2], WireError> {
 
 #[cfg(test)]
 mod tests {
+    use super::is_encoding;
     use crate::command::{Command, ErrorCode, Limits};
     use crate::wire::pickle::{decode, meter};
 
@@ -149,7 +190,35 @@ mod tests {
             (b"))\x85\x86", b"T\0\0T\0\0T\0\x01T\0\x02"),
         ] {
             assert_eq!(encoding(instructions).as_deref(), Ok(bytes), "{instructions:?}");
+            assert!(is_encoding(bytes), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn what_no_key_is_encoded_as() {
+        for bytes in [
+            &b""[..],
+            b"x",
+            b"NN",
+            b"+\0",
+            b"+\0\x01",
+            b"+\0\x01\0",
+            b"-\0\0",
+            b"-\0\x02\x01\0",
+            b"F\x3f\xf0\0\0\0\0\0\0",
+            b"F\x7f\xf8\0\0\0\0\0\0",
+            b"F\x3f\xf8\0",
+            b"S\0\x01a",
+            b"S\0\x01\xffT\0\x01",
+            b"NT\0\x02",
+            b"NNT\0\x01",
+            b"T\0",
+            b"B\0\x02a",
+        ] {
+            assert!(!is_encoding(bytes), "{bytes:?}");
+        }
+        let long = |items: u16| [b"N".repeat(items.into()), b"T".to_vec(), items.to_be_bytes().to_vec()].concat();
+        assert!(is_encoding(&long(65_533)) && !is_encoding(&long(65_534)));
     }
 
     #[test]

@@ -90,6 +90,18 @@ pub fn restore(stored: &[u8]) -> Option<Vec<u8>> {
     (walk::walk(&request).ok()?.word == Word::Set).then_some(request)
 }
 
+/// Whether bytes are a key of [`Space::Python`], as a request could name it.
+///
+/// ```
+/// assert!(kvd::wire::pickle::is_key(b"+\x00\x01\x07"));
+/// assert!(!kvd::wire::pickle::is_key(b"user:7"));
+/// ```
+///
+/// [`Space::Python`]: crate::mutation::Space::Python
+pub fn is_key(bytes: &[u8]) -> bool {
+    canonical::is_encoding(bytes)
+}
+
 /// Appends the one frame of a reply.
 pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
     match reply {

@@ -117,7 +117,7 @@ fn push_utf8(code_point: u32, into: &mut Vec<u8>) {
 }
 
 /// Accepts what Python's `bytes.decode('utf-8', 'surrogatepass')` accepts.
-fn check_utf8(mut bytes: &[u8]) -> Result<(), WireError> {
+pub(super) fn check_utf8(mut bytes: &[u8]) -> Result<(), WireError> {
     while let Err(error) = std::str::from_utf8(bytes) {
         bytes = match bytes.get(error.valid_up_to()..) {
             Some([0xed, 0xa0..=0xbf, 0x80..=0xbf, rest @ ..]) => rest,
