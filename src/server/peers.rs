@@ -170,6 +170,11 @@ impl Peers {
         id
     }
 
+    /// Whether the peer is still known.
+    pub fn is_known(&self, id: PeerId) -> bool {
+        self.known(id).is_some()
+    }
+
     /// How the peer is treated.
     pub fn standing(&self, id: PeerId) -> Standing {
         self.known(id).map_or(Standing::Departed, |known| known.peer.standing())

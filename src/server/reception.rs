@@ -86,7 +86,7 @@ pub(super) struct Reception<S> {
     counters: Counters,
     limits: Limits,
     /// Room for as many as are decoded ahead.
-    requests: Vec<Request>,
+    requests: Vec<Taken>,
     /// How many of them were taken in, and not answered yet.
     taken: usize,
     /// How many may be, 1 to [`AHEAD`]. Who asks later waits for all of them, so there are fewer while a pass ends amid them.
@@ -97,11 +97,37 @@ pub(super) struct Reception<S> {
     company: Company,
 }
 
+/// A request that was taken in. It may be decoded more than once, as long as it is not answered.
+struct Taken {
+    request: Request,
+    /// Whose it is, once that was found out. Asked again, that might be another: a later connection with the same identity
+    /// may have been heard from since, and what made the first one known was taken out of the request.
+    sender: Option<Sender>,
+}
+
+impl Taken {
+    /// Room for one.
+    fn new() -> Taken {
+        Taken { request: Request::new(), sender: None }
+    }
+
+    fn clear(&mut self) {
+        self.request.clear();
+        self.sender = None;
+    }
+}
+
+/// Who sent a request.
+#[derive(Clone, Copy)]
+struct Sender {
+    id: PeerId,
+    /// They had been cut off when it was decoded first. The peer may be known by now for its next connection.
+    is_discarded: bool,
+}
+
 /// A request that was decoded, and not answered yet.
 struct Decoded<'r> {
-    sender: PeerId,
-    /// Its sender had been cut off when it was decoded. The peer may be known by then for its next connection.
-    is_discarded: bool,
+    sender: Sender,
     envelope: &'r [Message],
     dialect: Dialect,
     asked: Result<Asked<'r>, WireError>,
@@ -115,7 +141,7 @@ impl<S: Socket> Reception<S> {
             peers: Peers::new(most_backlog),
             counters: Counters::new(started),
             limits,
-            requests: std::iter::repeat_with(Request::new).take(AHEAD).collect(),
+            requests: std::iter::repeat_with(Taken::new).take(AHEAD).collect(),
             taken: 0,
             ahead: AHEAD,
             list: List::default(),
@@ -191,7 +217,7 @@ impl<S: Socket> Reception<S> {
     /// worth many others.
     fn take_in(&mut self) -> Result<bool, S::Error> {
         while self.taken < self.ahead
-            && let Some(request) = self.requests.get_mut(self.taken)
+            && let Some(Taken { request, .. }) = self.requests.get_mut(self.taken)
         {
             if !self.socket.receive(request)? {
                 return Ok(false);
@@ -215,7 +241,7 @@ impl<S: Socket> Reception<S> {
         let mut all: [Option<Decoded<'_>>; AHEAD] = [const { None }; AHEAD];
         for (request, place) in requests.iter_mut().zip(&mut all).take(self.taken) {
             let decoded = self.decode(request, now);
-            self.company.heard(decoded.sender, now);
+            self.company.heard(decoded.sender.id, now);
             if let Ok(Asked::One(command)) = &decoded.asked {
                 answers.foresee(command);
             }
@@ -247,17 +273,16 @@ impl<S: Socket> Reception<S> {
         Ok(commands)
     }
 
-    fn decode<'r>(&mut self, request: &'r mut Request, now: Instant) -> Decoded<'r> {
-        let sender = self.whose(request, now);
-        let is_discarded = self.is_cut_off(sender);
-        let Request { envelope, body, fault, key, .. } = request;
+    fn decode<'r>(&mut self, taken: &'r mut Taken, now: Instant) -> Decoded<'r> {
+        let sender = self.sender(taken, now);
+        let Request { envelope, body, fault, key, .. } = &mut taken.request;
         let (dialect, asked) = if let Some(fault) = fault {
             (Dialect::Frames, Err(fault.error()))
         } else {
             let dialect = Dialect::of(body);
             (dialect, dialect.decode(body, &self.limits, key))
         };
-        Decoded { sender, is_discarded, envelope, dialect, asked }
+        Decoded { sender, envelope, dialect, asked }
     }
 
     fn is_cut_off(&self, peer: PeerId) -> bool {
@@ -266,7 +291,7 @@ impl<S: Socket> Reception<S> {
 
     /// Answers one. Returns how many bytes its reply has.
     fn handle(&mut self, request: Decoded<'_>, answers: &mut impl Answers, now: Instant) -> Result<usize, S::Error> {
-        let Decoded { sender, is_discarded, envelope, dialect, asked } = request;
+        let Decoded { sender: Sender { id: sender, is_discarded }, envelope, dialect, asked } = request;
         if is_discarded || self.is_cut_off(sender) {
             self.counters.discarded += 1;
             return Ok(0);
@@ -296,6 +321,20 @@ impl<S: Socket> Reception<S> {
         let bytes = answer.frames.packed().len() + answer.frames.large_bytes();
         self.peers.settle(sender, &mut self.answer, durable, &mut self.socket, now)?;
         Ok(bytes)
+    }
+
+    /// Who sent the request. Once told it stays the same, but for those whose connections can't be told apart: they are
+    /// forgotten whenever nothing waits for them.
+    fn sender(&mut self, taken: &mut Taken, now: Instant) -> Sender {
+        if let Some(sender) = taken.sender
+            && (self.peers.is_known(sender.id) || taken.request.connection().is_some())
+        {
+            return sender;
+        }
+        let id = self.whose(&mut taken.request, now);
+        let sender = Sender { id, is_discarded: self.is_cut_off(id) };
+        taken.sender = Some(sender);
+        sender
     }
 
     /// The peer that sent the request.
@@ -429,5 +468,90 @@ impl<S> Reception<S> {
     /// Whether something was taken in and is left for the next pass.
     pub fn is_amid(&self) -> bool {
         self.taken > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::Connection;
+    use super::*;
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+
+    /// Messages that came through connections, by their descriptors, and which of those has ended.
+    #[derive(Default)]
+    struct Wires {
+        arrived: VecDeque<(&'static str, i32, Vec<Vec<u8>>)>,
+        ended: Option<i32>,
+    }
+
+    impl Outlet for Wires {
+        type Error = Infallible;
+        fn send(&mut self, _: &[u8], _: Parcel<'_>, _: &Held) -> Result<Sent, Infallible> {
+            Ok(Sent::Whole)
+        }
+    }
+
+    impl Socket for Wires {
+        fn receive(&mut self, into: &mut Request) -> Result<bool, Infallible> {
+            let Some((identity, descriptor, body)) = self.arrived.pop_front() else { return Ok(false) };
+            let mut frames = [identity.as_bytes().to_vec(), Vec::new()].into_iter().chain(body).peekable();
+            into.fill(Limits::default(), |frame| {
+                *frame = Message::from(&*frames.next().expect("a frame"));
+                Ok::<_, Infallible>(frames.peek().is_some())
+            })?;
+            into.come_through(Connection { mark: descriptor.unsigned_abs() as usize, descriptor });
+            Ok(true)
+        }
+
+        fn ended(&mut self) -> Option<i32> {
+            self.ended.take()
+        }
+    }
+
+    /// Each command fills what may form in a pass, and its answer waits.
+    #[derive(Default)]
+    struct Filling {
+        forming: usize,
+        answered: usize,
+    }
+
+    impl Answers for Filling {
+        fn foresee(&self, _: &Command<'_>) {}
+        fn answer(&mut self, _: &Command<'_>, _: View, encode: &mut dyn FnMut(&Reply<'_>)) -> Wait {
+            self.forming = MOST_FORMING;
+            self.answered += 1;
+            encode(&Reply::Done);
+            Wait { batch: 1, ..Wait::NOTHING }
+        }
+        fn durable(&self) -> Durable {
+            Durable::default()
+        }
+        fn forming(&self) -> usize {
+            self.forming
+        }
+        fn figures(&self, _: &mut Vec<(&'static str, String)>) {}
+    }
+
+    #[test]
+    fn what_a_peer_sent_before_it_was_cut_off_stays_discarded_when_it_is_decoded_again() {
+        let now = Instant::now();
+        let mut reception = Reception::open(Wires::default(), Limits::default(), 1, now);
+        let mut answers = Filling::default();
+        let mut send = |messages: &[(&'static str, i32)], ended| {
+            reception.socket.arrived.extend(messages.iter().map(|&(peer, by)| (peer, by, vec![b"COUNT".to_vec()])));
+            reception.socket.ended = ended;
+            // More passes than messages, so that as many are decoded ahead as may be.
+            for _ in 0..10 {
+                answers.forming = 0;
+                let Ok(_) = reception.receive(&mut answers, now);
+            }
+            assert!(!reception.is_amid());
+            answers.answered
+        };
+        // Two replies are more than may wait for a peer.
+        assert_eq!(send(&[("x", 2), ("x", 2)], None), 2);
+        // Its next connection is heard of in the pass that leaves what the one before had sent.
+        assert_eq!(send(&[("y", 1), ("x", 2), ("x", 3)], Some(2)), 4, "of y, and of the new connection of x");
     }
 }

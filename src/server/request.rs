@@ -143,6 +143,12 @@ impl Request {
         self.connection
     }
 
+    /// Makes it one that came through this connection.
+    #[cfg(test)]
+    pub fn come_through(&mut self, connection: Connection) {
+        self.connection = Some(connection);
+    }
+
     /// What makes its sender known: the identity, and where there is one, a frame to keep for as long as the connection's
     /// mark is to be its own, which is taken out. That is the empty one that ends the envelope: another might hold much
     /// memory.
