@@ -126,7 +126,7 @@ impl<'a> Line<'a> {
     /// A [`LineError`] that says what is wrong with it.
     pub fn read(text: &'a str) -> Result<Line<'a>, LineError> {
         let fields: Fields<'a> = serde_json::from_str(text)?;
-        if fields.removed || fields.flushed {
+        if fields.removed || fields.evicted || fields.flushed {
             return Err(LineError::History);
         }
         if fields.prefix.is_some() || fields.prefix_base64.is_some() {
@@ -274,6 +274,7 @@ mod tests {
             ("{\"key\":\"k\",\"value\":\"v\",\"space\":\"ruby\"}", "space"),
             ("{\"key\":\"k\",\"removed\":true}", "history"),
             ("{\"flushed\":true}", "history"),
+            ("{\"key\":\"k\",\"value\":\"v\",\"evicted\":true}", "history"),
             ("{\"key\":\"k\",\"value\":\"v\",\"prefix\":\"k\"}", "has a prefix"),
             ("{\"key\":\"k\",\"value\":\"v\",\"value\":\"w\"}", "duplicate field `value`, at byte 30"),
             ("{\"key\":1}", "invalid type: integer `1`, expected a string, at byte 8"),
