@@ -48,8 +48,8 @@ struct Fields<'a> {
     prefix_base64: Option<Cow<'a, str>>,
 }
 
-/// The latest deadline there is.
-const LATEST: u64 = i64::MAX as u64;
+/// The last deadline that a line may have, as that of a command.
+const LAST_DEADLINE: u64 = i64::MAX as u64;
 
 /// What spells a key that frames can't name.
 const PYTHON: &str = "python";
@@ -144,7 +144,7 @@ impl<'a> Line<'a> {
         };
         let deadline = match fields.deadline_ms {
             None => 0,
-            Some(deadline) if (1..=LATEST).contains(&deadline) => deadline,
+            Some(deadline @ 1..=LAST_DEADLINE) => deadline,
             Some(_) => return Err(LineError::Deadline),
         };
         let key = bytes("key", fields.key, fields.key_base64)?;
@@ -168,8 +168,9 @@ pub fn write(version: u64, mutation: &Mutation<'_>, time: Time, into: &mut Vec<u
             (fields.value, fields.value_base64) = told(value.bytes);
             fields.flags = Some(value.flags & !PICKLED);
             fields.pickled = Some(value.flags & PICKLED != 0);
-            fields.deadline_ms =
-                Some(value.deadline).filter(|deadline| *deadline != 0).map(|at| time.to_wall(at).clamp(1, LATEST));
+            fields.deadline_ms = Some(value.deadline)
+                .filter(|deadline| *deadline != 0)
+                .map(|at| time.to_wall(at).clamp(1, LAST_DEADLINE));
         }
         Mutation::Remove { key } | Mutation::Evict { key } => {
             tell_key(&mut fields, key);
@@ -282,6 +283,21 @@ mod tests {
         ] {
             let error = Line::read(text).expect_err(text).to_string();
             assert!(error.contains(said) && !error.contains("line 1"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_is_told_can_be_read_wherever_the_clock_stands() {
+        for (deadline, time, told) in [
+            (i64::MAX as u64, Time::new(1_000, 1_005), i64::MAX as u64),
+            (i64::MAX as u64, Time::new(1_005, 1_000), i64::MAX as u64 - 5),
+            (3, Time::new(1_005, 1_000), 1),
+        ] {
+            let value = Value { bytes: b"v", flags: 0, deadline };
+            let mut line = Vec::new();
+            write(1, &Mutation::Put { key: Key::bytes(b"k"), value }, time, &mut line);
+            let line = String::from_utf8(line).expect("JSON is text");
+            assert_eq!(Line::read(line.trim_end()).expect("a line").deadline, told);
         }
     }
 
