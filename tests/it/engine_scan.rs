@@ -216,7 +216,7 @@ fn keys_that_once_collided_are_returned_page_by_page() {
     for number in 0..20_000_u64 {
         let [a, b, ..] = number.to_le_bytes();
         for key in [[&number.to_le_bytes()[..], &ends].concat(), [&[a, b, 0][..], &[7; 8], &twice].concat()] {
-            let set = Command::Set { key: Key::bytes(&key), value: b"v", options: SetOptions::default() };
+            let set = Command::Set { key: Key::bytes(&key), value: b"v"[..].into(), options: SetOptions::default() };
             ask(&mut engine, &set, View::Pending);
         }
     }
