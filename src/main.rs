@@ -1,6 +1,5 @@
 //! `kvd`: reads the flags, sets up the log output, runs the daemon, turns what came of it into an exit code.
 
-use clap::Parser as _;
 use kvd::cli::{Flags, Tool};
 use kvd::tools::bench::session;
 use kvd::tools::check::{self, Finding};
@@ -25,13 +24,13 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     kvd::fault::arm();
-    let flags = Flags::parse();
+    let flags = Flags::of_process();
     if let Some(tool) = &flags.tool {
         return run_tool(tool);
     }
     let filter = match filter(flags.log_level.as_deref()) {
         Ok(filter) => filter,
-        Err(error) => return tell(&format!("--log-level: {error}"), USAGE),
+        Err(error) => return tell(&format!("{}: {error}", flags.origins.name("--log-level")), USAGE),
     };
     let stderr = io::stderr;
     tracing_subscriber::fmt()
@@ -102,7 +101,7 @@ fn load_from(file: Option<&Path>, into: &load::Destination) -> Result<u64, LoadE
 fn filter(level: Option<&str>) -> Result<EnvFilter, String> {
     match level {
         Some(level) => EnvFilter::try_new(level).map_err(|error| error.to_string()),
-        None if std::env::var_os("RUST_LOG").is_none() => Ok(EnvFilter::new("info")),
+        None if std::env::var_os("RUST_LOG").is_none_or(|filter| filter.is_empty()) => Ok(EnvFilter::new("info")),
         None => EnvFilter::try_from_default_env().map_err(|error| format!("RUST_LOG: {error}")),
     }
 }

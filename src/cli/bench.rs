@@ -349,11 +349,10 @@ fn address(endpoint: &Endpoint) -> Result<Address, BenchFlagsError> {
 mod tests {
     use super::*;
     use crate::cli::{Flags, Tool};
-    use clap::Parser as _;
 
     fn settings(arguments: &str) -> Result<Settings, String> {
         let words = ["kvd", "bench"].into_iter().chain(arguments.split_whitespace());
-        match Flags::try_parse_from(words).map_err(|error| error.to_string())?.tool {
+        match Flags::read(words.map(Into::into), &|_| None).map_err(|error| error.to_string())?.tool {
             Some(Tool::Bench(flags)) => flags.validate().map_err(|error| error.to_string()),
             _ => Err("no bench".to_owned()),
         }

@@ -2,6 +2,7 @@
 
 use super::Tool;
 use super::endpoint::Endpoint;
+use super::environment::Origins;
 use crate::command::{LARGEST_MAX_VALUE, Limits};
 use crate::engine::MemoryLimit;
 use crate::log::SyncPolicy;
@@ -122,6 +123,10 @@ pub struct Flags {
     /// Threads that read the log at start [default: the number of processors]
     #[arg(long, env = "KVD_REPLAY_THREADS", value_name = "N")]
     pub replay_threads: Option<usize>,
+
+    /// Which of them came from the environment.
+    #[arg(skip)]
+    pub origins: Origins,
 }
 
 /// What `--eviction` says.
@@ -164,8 +169,8 @@ pub enum ConfigError {
     /// A size outside its bounds.
     #[error("{flag} is {given}, but must be from {smallest} to {largest}")]
     Size {
-        /// The flag.
-        flag: &'static str,
+        /// The flag, and the variable if it came from there.
+        flag: String,
         /// What was given.
         given: ByteSize,
         /// The least that is possible.
@@ -175,17 +180,19 @@ pub enum ConfigError {
     },
     /// An endpoint that other machines can reach.
     #[error(
-        "--bind {0} can be reached from other machines, and kvd would let anyone who reaches it read and write \
+        "{flag} {endpoint} can be reached from other machines, and kvd would let anyone who reaches it read and write \
          everything; give --insecure-bind if the network is trusted, or bind a loopback address such as \
          tcp://127.0.0.1:43000"
     )]
-    BeyondLoopback(Endpoint),
-    /// No endpoint at all.
-    #[error("--bind names no endpoint; give at least one, such as {DEFAULT_BIND}")]
-    NoEndpoint,
+    BeyondLoopback {
+        /// The flag, and the variable if it came from there.
+        flag: String,
+        /// What it says.
+        endpoint: Endpoint,
+    },
     /// No thread to replay with.
-    #[error("--replay-threads is 0, but must be at least 1")]
-    NoThreads,
+    #[error("{0} is 0, but must be at least 1")]
+    NoThreads(String),
 }
 
 impl Flags {
@@ -194,17 +201,22 @@ impl Flags {
     /// # Errors
     /// A [`ConfigError`] for the first value that can't be.
     pub fn validate(self, machine_memory: u64) -> Result<Config, ConfigError> {
-        if self.bind.is_empty() {
-            return Err(ConfigError::NoEndpoint);
-        }
         if let Some(open) = self.bind.iter().find(|endpoint| !endpoint.is_local())
             && !self.insecure_bind
         {
-            return Err(ConfigError::BeyondLoopback(open.clone()));
+            let flag = self.origins.name("--bind");
+            return Err(ConfigError::BeyondLoopback { flag, endpoint: open.clone() });
         }
+        let within = |flag: &str, given: ByteSize, smallest: u64, largest: u64| {
+            if (smallest..=largest).contains(&given.as_u64()) {
+                return Ok(given.as_u64());
+            }
+            let [smallest, largest] = [smallest, largest].map(ByteSize);
+            Err(ConfigError::Size { flag: self.origins.name(flag), given, smallest, largest })
+        };
         let max_value = within("--max-value", self.max_value, 1, LARGEST_MAX_VALUE as u64)?;
         let replay_threads = match self.replay_threads {
-            Some(0) => return Err(ConfigError::NoThreads),
+            Some(0) => return Err(ConfigError::NoThreads(self.origins.name("--replay-threads"))),
             Some(threads) => threads,
             None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         };
@@ -234,14 +246,6 @@ impl Flags {
     }
 }
 
-fn within(flag: &'static str, given: ByteSize, smallest: u64, largest: u64) -> Result<u64, ConfigError> {
-    if (smallest..=largest).contains(&given.as_u64()) {
-        Ok(given.as_u64())
-    } else {
-        Err(ConfigError::Size { flag, given, smallest: ByteSize(smallest), largest: ByteSize(largest) })
-    }
-}
-
 fn parse_fsync(text: &str) -> Result<SyncPolicy, String> {
     match text {
         "always" => Ok(SyncPolicy::Always),
@@ -258,9 +262,9 @@ fn parse_fsync(text: &str) -> Result<SyncPolicy, String> {
 mod tests {
     use super::*;
 
-    /// The environment of whoever runs the tests must not leak in: every flag is given its value.
+    /// Without the environment of whoever runs the tests.
     fn flags(arguments: &[&str]) -> Result<Flags, clap::Error> {
-        Flags::try_parse_from(std::iter::once("kvd").chain(arguments.iter().copied()))
+        Flags::read(std::iter::once("kvd").chain(arguments.iter().copied()).map(Into::into), &|_| None)
     }
 
     fn refusal(arguments: &[&str]) -> String {

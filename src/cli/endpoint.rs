@@ -57,6 +57,8 @@ impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // A blank after the comma that stands between two.
+        let text = text.trim();
         if let Some(path) = text.strip_prefix("ipc://") {
             return if path.is_empty() || path.contains('\0') {
                 Err("ipc:// needs the path of the socket, such as ipc:///run/kvd.sock".into())

@@ -7,10 +7,12 @@
 mod bench;
 mod daemon;
 mod endpoint;
+mod environment;
 
 pub use bench::{BenchFlags, BenchFlagsError, Keys};
 pub use daemon::*;
 pub use endpoint::{Endpoint, Host};
+pub use environment::Origins;
 
 use crate::tools::repair::Policy;
 use clap::{ArgGroup, Subcommand};

@@ -1,12 +1,13 @@
 //! Starting and stopping: what is answered while the log is replayed, the one line on stdout, flags and their
 //! environment variables, what may be bound, and what signals do.
 
-use crate::daemon::{Client, Daemon, PATIENCE, Store};
+use crate::daemon::{Client, Daemon, KVD, PATIENCE, Store};
 use crate::packed_codec::{self, Told};
-use kvd::command::Command;
+use kvd::command;
 use kvd::mutation::Key;
 use rustix::process::Signal;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 /// Fills a store with enough small records that a replay takes a while.
@@ -40,7 +41,10 @@ fn a_replay_in_progress_answers() {
     // Connected before there is a daemon, so that the first request is there as soon as it listens.
     let client = Client::dealer(&store.ipc_endpoint());
     let key = Key::bytes(b"key-7");
-    let list = packed_codec::message(&[Command::Ping, Command::Get { key }, Command::Version, Command::Stats]);
+    let list = {
+        use command::Command::{Get, Ping, Stats, Version};
+        packed_codec::message(&[Ping, Get { key }, Version, Stats])
+    };
     let ask = || {
         for request in ["PING", "GET key-7", "SET new v", "VERSION", "STATS"] {
             client.send_words(request);
@@ -187,6 +191,35 @@ fn flags_may_come_from_the_environment() {
     assert_eq!(reply[..2], [b"ERR".to_vec(), b"TOOBIG".to_vec()]);
     assert!(client.say("SET k v").starts_with("OK "));
     assert!(!store.segments().is_empty(), "the data directory is the one of the environment");
+}
+
+#[test]
+fn a_wrong_variable_is_named_and_an_empty_one_is_not_set() {
+    let store = Store::new();
+    for (variable, value, flag) in [
+        ("KVD_REPLAY_THREADS", "0", "--replay-threads"),
+        ("KVD_MAX_VALUE", "2GiB", "--max-value"),
+        ("KVD_INSECURE_BIND", "perhaps", "--insecure-bind"),
+        ("KVD_LOG_LEVEL", "kvd=deafening", "--log-level"),
+    ] {
+        let ended = store.launch().environment(variable, value).refused();
+        assert_eq!(ended.status.code(), Some(2), "{variable}: {}", ended.stderr);
+        assert!(ended.stderr.contains(variable) && ended.stderr.contains(flag), "{variable}: {}", ended.stderr);
+    }
+    let empty = ["KVD_FSYNC", "KVD_MAX_MEMORY", "KVD_INSECURE_BIND", "KVD_LOG_LEVEL", "KVD_BIND", "RUST_LOG"];
+    let launch = empty.iter().fold(store.launch(), |launch, variable| launch.environment(variable, ""));
+    let daemon = launch.start();
+    // An empty RUST_LOG is a filter that lets nothing through.
+    assert!(daemon.terminate().stderr.contains(" INFO "));
+}
+
+#[test]
+fn the_daemons_variables_are_nothing_to_the_tools() {
+    let store = Store::new();
+    store.start().stop();
+    let check = Command::new(KVD).arg("check").arg(store.path()).env("KVD_SEGMENT_SIZE", "bogus").output();
+    let check = check.expect("a kvd");
+    assert_eq!(check.status.code(), Some(0), "{}", String::from_utf8_lossy(&check.stderr));
 }
 
 #[test]
