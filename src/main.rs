@@ -5,8 +5,9 @@ use kvd::tools::bench::session;
 use kvd::tools::check::{self, Finding};
 use kvd::tools::dump::{self, Wanted};
 use kvd::tools::load::{self, LoadError};
+use kvd::tools::output::{Output, say};
 use kvd::tools::repair;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run_tool(tool: &Tool) -> ExitCode {
-    let mut out = io::stdout().lock();
+    let mut out = Output::lock();
     match tool {
         Tool::Check { dir, json } => {
             let report = check::check(dir);
@@ -116,7 +117,6 @@ fn told(written: io::Result<()>, code: u8) -> ExitCode {
 
 /// Says it on standard error.
 fn tell(what: &str, code: u8) -> ExitCode {
-    // Where nobody can be told, the exit code still tells it; `eprintln` would panic.
-    let _ = writeln!(io::stderr(), "kvd: {what}");
+    say(format_args!("kvd: {what}"));
     ExitCode::from(code)
 }

@@ -8,5 +8,6 @@ pub mod check;
 pub mod dump;
 pub mod line;
 pub mod load;
+pub mod output;
 pub mod repair;
 pub mod survivors;

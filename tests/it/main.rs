@@ -107,6 +107,8 @@ mod order;
 mod packed;
 /// Power failures, on a disk that forgets and tears what was not synced; failed syncs and full disks before one.
 mod power_failure;
+/// A tool whose output nobody reads any more.
+mod pipes;
 /// What the README says: its client, its example, its flags, its links.
 mod readme;
 /// What `kvd repair` saves of a damaged log, and what it says of the rest.

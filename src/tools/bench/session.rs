@@ -15,6 +15,7 @@ use super::protocol::{Answer, Protocol};
 use super::report::Report;
 use super::zmtp;
 use crate::descriptors::raise_limit;
+use crate::tools::output::say;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -116,16 +117,16 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> u8 {
     match measure(settings) {
         Ok(report) => {
             if let Err(error) = report.write(out) {
-                eprintln!("kvd bench: can't write the figures: {error}");
+                say(format_args!("kvd bench: can't write the figures: {error}"));
                 return NOT_BEGUN;
             }
             if let Some(complaint) = report.complaint() {
-                eprintln!("kvd bench: {complaint}");
+                say(format_args!("kvd bench: {complaint}"));
             }
             exit_code(&report.outcome)
         }
         Err(error) => {
-            eprintln!("kvd bench: {error}");
+            say(format_args!("kvd bench: {error}"));
             NOT_BEGUN
         }
     }
@@ -143,7 +144,7 @@ fn measure(settings: &Settings) -> Result<Report<'_>, BenchError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first signal finds the flag down and raises it, the second one ends the process.
-        signal_hook::flag::register_conditional_shutdown(signal, i32::from(NOT_BEGUN), Arc::clone(&stop))?;
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     raise_limit();
@@ -173,7 +174,7 @@ fn wait_until_ready(settings: &Settings, stop: &AtomicBool) -> Result<String, Be
         match control.ask(&[b"COUNT"]).map_err(|error| whose_fault(address, error))? {
             Answer::Refused(why) if why.starts_with("LOADING") => {
                 if !told {
-                    eprintln!("kvd bench: waiting until kvd has read its log");
+                    say("kvd bench: waiting until kvd has read its log");
                     told = true;
                 }
                 std::thread::sleep(AGAIN);
