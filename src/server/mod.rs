@@ -197,7 +197,7 @@ impl Bell {
         if ends {
             reception.hear_of_ends(Instant::now());
         }
-        Ok(Rung { log, stop: signals && self.signals.arrived() })
+        Ok(Rung { log, stop: signals && self.signals.heed() })
     }
 }
 
