@@ -2,6 +2,7 @@
 
 use super::daemon::DEFAULT_BIND;
 use super::endpoint::{Endpoint, Host};
+use super::values;
 use crate::command::{Expiry, MAX_KEY, MAX_PACKED_COMMANDS};
 use crate::tools::bench::address::Address;
 use crate::tools::bench::keys::{Distribution, KeyShape};
@@ -45,23 +46,23 @@ pub struct BenchFlags {
     dialect: Dialect,
 
     /// Connections
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_parser = values::whole::<usize>, value_name = "N", default_value_t = 50)]
     peers: usize,
 
     /// Messages that each peer keeps unanswered
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_parser = values::whole::<usize>, value_name = "N", default_value_t = 16)]
     in_flight: usize,
 
     /// Commands of a message; more than 1 with the packed dialect only
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_parser = values::whole::<usize>, value_name = "N", default_value_t = 1)]
     commands: usize,
 
     /// How many keys there are
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    #[arg(long, value_parser = values::whole::<u64>, value_name = "N", default_value_t = 100_000)]
     keys: u64,
 
     /// Bytes of a key
-    #[arg(long, value_name = "SIZE", default_value = "16")]
+    #[arg(long, value_parser = values::size, value_name = "SIZE", default_value = "16")]
     key_size: ByteSize,
 
     /// How often each key is asked for [default: uniform, or as the workload wants it]
@@ -69,7 +70,7 @@ pub struct BenchFlags {
     distribution: Option<Keys>,
 
     /// Exponent of `zipf` and `latest`, also where a workload chooses them [default: 0.99]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_parser = values::number, value_name = "NUMBER")]
     theta: Option<f64>,
 
     /// Bytes of a value, or a range of them such as 10..1KiB [default: 100, those of a workload 1000]
@@ -77,7 +78,7 @@ pub struct BenchFlags {
     value: Option<ValueSize>,
 
     /// GETs of a hundred commands; the others are SETs [default: 90]
-    #[arg(long, value_name = "PERCENT", conflicts_with = "workload")]
+    #[arg(long, value_parser = values::whole::<u8>, value_name = "PERCENT", conflicts_with = "workload")]
     reads: Option<u8>,
 
     /// A core workload of YCSB (Cooper et al., SoCC 2010) instead of GETs and SETs
@@ -85,23 +86,23 @@ pub struct BenchFlags {
     workload: Option<Ycsb>,
 
     /// Let what is written expire after this time, such as 30s
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_parser = values::duration, value_name = "DURATION")]
     ttl: Option<humantime::Duration>,
 
     /// Commands a second, whether or not earlier ones are answered; without it, as fast as it goes
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = values::number, value_name = "N")]
     rate: Option<f64>,
 
     /// How long it takes [default: 10, or as long as the requests take]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = values::number, value_name = "N")]
     seconds: Option<f64>,
 
     /// How many commands are counted, at most
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = values::whole::<u64>, value_name = "N")]
     requests: Option<u64>,
 
     /// Seconds that go before and do not count
-    #[arg(long, value_name = "N", default_value_t = 0.0)]
+    #[arg(long, value_parser = values::number, value_name = "N", default_value_t = 0.0)]
     warm_up: f64,
 
     /// Store every key first, each once
@@ -109,11 +110,11 @@ pub struct BenchFlags {
     fill: bool,
 
     /// Seconds after which a peer without a reply ends the run
-    #[arg(long, value_name = "N", default_value_t = 10.0)]
+    #[arg(long, value_parser = values::number, value_name = "N", default_value_t = 10.0)]
     timeout: f64,
 
     /// Another number makes other choices of keys
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_parser = values::whole::<u64>, value_name = "N", default_value_t = 0)]
     seed: u64,
 
     /// Print one JSON object, for programs

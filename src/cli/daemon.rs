@@ -3,6 +3,7 @@
 use super::Tool;
 use super::endpoint::Endpoint;
 use super::environment::Origins;
+use super::values::{self, spell};
 use crate::command::{LARGEST_MAX_VALUE, Limits};
 use crate::engine::MemoryLimit;
 use crate::log::SyncPolicy;
@@ -27,6 +28,8 @@ pub const FEWEST_SEGMENTS: u64 = 6;
 pub const SMALLEST_BACKLOG: u64 = 1 << 20;
 
 const AFTER_HELP: &str = "\
+/// Largest of the sizes that have no other bound, in bytes.
+pub const LARGEST_SIZE: u64 = 1 << 62;
 Sizes are bytes, or a number with a unit: 65536, 64KiB, 128MiB, 1GiB (powers of 1024), 1MB (of 1000).
 Durations are a number with a unit: 250ms, 1s, 2m.
 Every flag is also read from the environment variable named beside it; the flag wins.
@@ -77,13 +80,13 @@ pub struct Flags {
     pub fsync: SyncPolicy,
 
     /// Size of one log file, 64KiB to 16GiB
-    #[arg(long, env = "KVD_SEGMENT_SIZE", value_name = "SIZE", default_value = "128MiB")]
+    #[arg(long, env = "KVD_SEGMENT_SIZE", value_name = "SIZE", value_parser = values::size, default_value = "128MiB")]
     pub segment_size: ByteSize,
 
     /// Memory that keys and values may take, with what is kept of each [default: 75% of the machine's or the cgroup's]
     ///
     /// It is the table that is meant, and what waits to become durable; the process needs a little more.
-    #[arg(long, env = "KVD_MAX_MEMORY", value_name = "SIZE")]
+    #[arg(long, env = "KVD_MAX_MEMORY", value_name = "SIZE", value_parser = values::size)]
     pub max_memory: Option<ByteSize>,
 
     /// What happens beyond --max-memory: `clock` evicts what is used least, `none` refuses writes with NOMEM
@@ -93,21 +96,21 @@ pub struct Flags {
     /// How fast the log is compacted in the background, bytes read and written a second, at least 64KiB
     ///
     /// Where garbage piles up faster than that, or COMPACT asks for it, there is no limit.
-    #[arg(long, env = "KVD_COMPACTION_RATE", value_name = "SIZE", default_value = "32MiB")]
+    #[arg(long, env = "KVD_COMPACTION_RATE", value_name = "SIZE", value_parser = values::size, default_value = "32MiB")]
     pub compaction_rate: ByteSize,
 
     /// Most that the log may take on disk, at least six segments [default: what the disk has]
     ///
     /// Past it, and if compaction can't make room, writes are refused; reads and removals go on.
-    #[arg(long, env = "KVD_MAX_LOG_SIZE", value_name = "SIZE")]
+    #[arg(long, env = "KVD_MAX_LOG_SIZE", value_name = "SIZE", value_parser = values::size)]
     pub max_log_size: Option<ByteSize>,
 
     /// Longest value, up to 1GiB
-    #[arg(long, env = "KVD_MAX_VALUE", value_name = "SIZE", default_value = "64MiB")]
+    #[arg(long, env = "KVD_MAX_VALUE", value_name = "SIZE", value_parser = values::size, default_value = "64MiB")]
     pub max_value: ByteSize,
 
     /// Replies held for one peer that does not read them, at least 1MiB; beyond, the peer is cut off
-    #[arg(long, env = "KVD_MAX_BACKLOG", value_name = "SIZE", default_value = "64MiB")]
+    #[arg(long, env = "KVD_MAX_BACKLOG", value_name = "SIZE", value_parser = values::size, default_value = "64MiB")]
     pub max_backlog: ByteSize,
 
     /// What to log: error, warn, info, debug, trace, or a filter such as `info,kvd::server=debug`
@@ -121,7 +124,7 @@ pub struct Flags {
     pub insecure_bind: bool,
 
     /// Threads that read the log at start [default: the number of processors]
-    #[arg(long, env = "KVD_REPLAY_THREADS", value_name = "N")]
+    #[arg(long, env = "KVD_REPLAY_THREADS", value_name = "N", value_parser = values::whole::<usize>)]
     pub replay_threads: Option<usize>,
 
     /// Which of them came from the environment.
@@ -172,11 +175,11 @@ pub enum ConfigError {
         /// The flag, and the variable if it came from there.
         flag: String,
         /// What was given.
-        given: ByteSize,
+        given: String,
         /// The least that is possible.
-        smallest: ByteSize,
+        smallest: String,
         /// The most that is possible.
-        largest: ByteSize,
+        largest: String,
     },
     /// An endpoint that other machines can reach.
     #[error(
@@ -211,7 +214,7 @@ impl Flags {
             if (smallest..=largest).contains(&given.as_u64()) {
                 return Ok(given.as_u64());
             }
-            let [smallest, largest] = [smallest, largest].map(ByteSize);
+            let [given, smallest, largest] = [given.as_u64(), smallest, largest].map(|size| spell(size).to_string());
             Err(ConfigError::Size { flag: self.origins.name(flag), given, smallest, largest })
         };
         let max_value = within("--max-value", self.max_value, 1, LARGEST_MAX_VALUE as u64)?;
@@ -222,7 +225,7 @@ impl Flags {
         };
         let segment_size = within("--segment-size", self.segment_size, SMALLEST_SEGMENT, LARGEST_SEGMENT)?;
         let max_log_size = match self.max_log_size {
-            Some(given) => within("--max-log-size", given, FEWEST_SEGMENTS * segment_size, u64::MAX >> 1)?,
+            Some(given) => within("--max-log-size", given, FEWEST_SEGMENTS * segment_size, LARGEST_SIZE)?,
             None => u64::MAX,
         };
         Ok(Config {
@@ -230,17 +233,17 @@ impl Flags {
             bind: self.bind,
             fsync: self.fsync,
             segment_size,
-            compaction_rate: within("--compaction-rate", self.compaction_rate, SLOWEST_COMPACTION, u64::MAX >> 1)?,
+            compaction_rate: within("--compaction-rate", self.compaction_rate, SLOWEST_COMPACTION, LARGEST_SIZE)?,
             max_log_size,
             memory: MemoryLimit {
                 bytes: match self.max_memory {
-                    Some(given) => within("--max-memory", given, SMALLEST_MEMORY, u64::MAX >> 1)? as usize,
+                    Some(given) => within("--max-memory", given, SMALLEST_MEMORY, LARGEST_SIZE)? as usize,
                     None => usize::try_from(machine_memory / 4 * 3).unwrap_or(usize::MAX),
                 },
                 evicts: self.eviction == Eviction::Clock,
             },
             limits: Limits { max_value: max_value as usize },
-            max_backlog: within("--max-backlog", self.max_backlog, SMALLEST_BACKLOG, u64::MAX >> 1)? as usize,
+            max_backlog: within("--max-backlog", self.max_backlog, SMALLEST_BACKLOG, LARGEST_SIZE)? as usize,
             replay_threads,
         })
     }
@@ -253,7 +256,7 @@ fn parse_fsync(text: &str) -> Result<SyncPolicy, String> {
         _ => match humantime::parse_duration(text) {
             Ok(Duration::ZERO) => Err("a duration of 0 would be `always`: say that".into()),
             Ok(every) => Ok(SyncPolicy::Every(every)),
-            Err(error) => Err(format!("must be `always`, `never` or a duration such as 1s ({error})")),
+            Err(_) => Err("must be `always`, `never`, or a duration such as 250ms, 1s or 2m".into()),
         },
     }
 }

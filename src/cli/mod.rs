@@ -8,6 +8,8 @@ mod bench;
 mod daemon;
 mod endpoint;
 mod environment;
+mod machine;
+mod values;
 
 pub use bench::{BenchFlags, BenchFlagsError, Keys};
 pub use daemon::*;
