@@ -1,6 +1,6 @@
 //! `kvd`: reads the flags, sets up the log output, runs the daemon, turns what came of it into an exit code.
 
-use kvd::cli::{Flags, Tool};
+use kvd::cli::{Flags, Tool, USAGE};
 use kvd::tools::bench::session;
 use kvd::tools::check::{self, Finding};
 use kvd::tools::dump::{self, Wanted};
@@ -20,8 +20,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const FAILED: u8 = 1;
 /// A data directory can't be read, or what was found in it can't be told.
 const UNREADABLE: u8 = Finding::Unreadable.exit_code();
-/// A flag is wrong; the same as clap's own.
-const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     kvd::fault::arm();
@@ -41,9 +39,9 @@ fn main() -> ExitCode {
         // It would complain of a line that can't be written where that line could not be, and panic.
         .log_internal_errors(false)
         .init();
-    let config = match flags.validate(kvd::server::machine_memory()) {
+    let config = match flags.validate(&kvd::server::machine()) {
         Ok(config) => config,
-        Err(error) => return tell(&error.to_string(), USAGE),
+        Err(error) => return tell(&error.to_string(), error.exit_code()),
     };
     match kvd::server::run(&config) {
         Ok(()) => ExitCode::SUCCESS,

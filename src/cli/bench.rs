@@ -339,6 +339,7 @@ fn address(endpoint: &Endpoint) -> Result<Address, BenchFlagsError> {
         Endpoint::Tcp { host, port: Some(port) } => match host {
             Host::Address(IpAddr::V6(address)) => Ok(Address::Tcp(format!("[{address}]:{port}"))),
             Host::Address(address) => Ok(Address::Tcp(format!("{address}:{port}"))),
+            Host::Link(address, zone) => Ok(Address::Tcp(format!("[{address}%{zone}]:{port}"))),
             Host::Name(name) => Ok(Address::Tcp(format!("{name}:{port}"))),
             Host::Any => Err(BenchFlagsError::NoPlace(endpoint.clone())),
         },

@@ -3,6 +3,7 @@
 use super::Tool;
 use super::endpoint::Endpoint;
 use super::environment::Origins;
+use super::machine::{Machine, NoPlace};
 use super::values::{self, spell};
 use crate::command::{LARGEST_MAX_VALUE, Limits};
 use crate::engine::MemoryLimit;
@@ -14,6 +15,10 @@ use std::time::Duration;
 
 /// Where kvd listens if it is told nothing: the tutorial's address.
 pub const DEFAULT_BIND: &str = "tcp://127.0.0.1:43000";
+/// Exit code: a flag is wrong. The same as clap's own.
+pub const USAGE: u8 = 2;
+/// Exit code: it can't start now, but may later without anybody's doing (`EX_TEMPFAIL` of sysexits.h).
+pub const MAY_PASS: u8 = 75;
 /// Smallest `--segment-size`, in bytes.
 pub const SMALLEST_SEGMENT: u64 = 64 << 10;
 /// Largest `--segment-size`, in bytes.
@@ -24,22 +29,26 @@ pub const SMALLEST_MEMORY: u64 = 1 << 20;
 pub const SLOWEST_COMPACTION: u64 = 64 << 10;
 /// Smallest `--max-log-size`, in segments: up to three that are sized ahead, one for compaction, and two for data.
 pub const FEWEST_SEGMENTS: u64 = 6;
+/// Largest of the sizes that have no other bound, in bytes.
+pub const LARGEST_SIZE: u64 = 1 << 62;
 /// Smallest `--max-backlog`, in bytes.
 pub const SMALLEST_BACKLOG: u64 = 1 << 20;
 
 const AFTER_HELP: &str = "\
-/// Largest of the sizes that have no other bound, in bytes.
-pub const LARGEST_SIZE: u64 = 1 << 62;
 Sizes are bytes, or a number with a unit: 65536, 64KiB, 128MiB, 1GiB (powers of 1024), 1MB (of 1000).
 Durations are a number with a unit: 250ms, 1s, 2m.
-Every flag is also read from the environment variable named beside it; the flag wins.
+Every flag is also read from the environment variable named beside it; the flag wins, and an empty variable is not set.
+The tools read none of them.
 
 Exit codes:
   0   stopped cleanly, by SIGTERM or SIGINT
-  1   refused to start: the reason is on standard error
-  2   a flag is wrong
+  1   refused to start, for a reason that lasts: it is on standard error
+  2   a flag or a variable is wrong
   70  the socket failed while running
   74  the log failed while running: nothing unsure was acknowledged, start again once the disk is well
+  75  can't start now, for a reason that may pass (address not there yet, port or data directory in use, no room on
+      the disk, no descriptors, threads or memory): start again
+  101 internal error: start again, and report it
 
 Once it serves, kvd prints one line to standard output: `kvd ready` and the endpoints it is bound to.
 Everything else it has to say goes to standard error.";
@@ -67,7 +76,8 @@ pub struct Flags {
 
     /// Endpoint to listen on, tcp://HOST:PORT or ipc://PATH; may be given several times
     ///
-    /// Port `*` or 0 picks a free one. An IPv6 address stands in brackets. In the environment, endpoints are
+    /// HOST is an address, a network interface, or `*`; names are not resolved. Port `*` or 0 picks a free one. An IPv6
+    /// address stands in brackets, a link-local one with its interface: [fe80::1%eth0]. In the environment, endpoints are
     /// separated by commas.
     #[arg(long, env = "KVD_BIND", value_name = "ENDPOINT", value_delimiter = ',', default_value = DEFAULT_BIND)]
     pub bind: Vec<Endpoint>,
@@ -148,6 +158,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where to listen; at least one.
     pub bind: Vec<Endpoint>,
+    /// What said so, for messages: the flag, and the variable if it came from there.
+    pub bind_flag: String,
     /// When to sync.
     pub fsync: SyncPolicy,
     /// Bytes of one log file.
@@ -193,22 +205,49 @@ pub enum ConfigError {
         /// What it says.
         endpoint: Endpoint,
     },
+    /// An endpoint that this machine does not have.
+    #[error("{flag} {endpoint} {why}")]
+    NoPlace {
+        /// The flag, and the variable if it came from there.
+        flag: String,
+        /// What it says.
+        endpoint: Endpoint,
+        /// What is wrong with it.
+        why: NoPlace,
+    },
     /// No thread to replay with.
     #[error("{0} is 0, but must be at least 1")]
     NoThreads(String),
 }
 
+impl ConfigError {
+    /// The exit code that tells it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ConfigError::NoPlace { why, .. } if why.may_pass() => MAY_PASS,
+            _ => USAGE,
+        }
+    }
+}
+
 impl Flags {
-    /// Checks what was typed. `machine_memory` is how many bytes the machine, or the cgroup, has.
+    /// Checks what was typed, on this machine.
     ///
     /// # Errors
     /// A [`ConfigError`] for the first value that can't be.
-    pub fn validate(self, machine_memory: u64) -> Result<Config, ConfigError> {
-        if let Some(open) = self.bind.iter().find(|endpoint| !endpoint.is_local())
-            && !self.insecure_bind
-        {
-            let flag = self.origins.name("--bind");
-            return Err(ConfigError::BeyondLoopback { flag, endpoint: open.clone() });
+    pub fn validate(self, machine: &Machine) -> Result<Config, ConfigError> {
+        let mut bind = Vec::new();
+        for endpoint in &self.bind {
+            let flag = || self.origins.name("--bind");
+            let (place, is_local) = machine.place(endpoint).map_err(|why| ConfigError::NoPlace {
+                flag: flag(),
+                endpoint: endpoint.clone(),
+                why,
+            })?;
+            if !is_local && !self.insecure_bind {
+                return Err(ConfigError::BeyondLoopback { flag: flag(), endpoint: endpoint.clone() });
+            }
+            bind.push(place);
         }
         let within = |flag: &str, given: ByteSize, smallest: u64, largest: u64| {
             if (smallest..=largest).contains(&given.as_u64()) {
@@ -230,7 +269,8 @@ impl Flags {
         };
         Ok(Config {
             data_dir: self.data_dir,
-            bind: self.bind,
+            bind,
+            bind_flag: self.origins.name("--bind"),
             fsync: self.fsync,
             segment_size,
             compaction_rate: within("--compaction-rate", self.compaction_rate, SLOWEST_COMPACTION, LARGEST_SIZE)?,
@@ -238,7 +278,7 @@ impl Flags {
             memory: MemoryLimit {
                 bytes: match self.max_memory {
                     Some(given) => within("--max-memory", given, SMALLEST_MEMORY, LARGEST_SIZE)? as usize,
-                    None => usize::try_from(machine_memory / 4 * 3).unwrap_or(usize::MAX),
+                    None => usize::try_from(machine.memory / 4 * 3).unwrap_or(usize::MAX),
                 },
                 evicts: self.eviction == Eviction::Clock,
             },
@@ -265,6 +305,8 @@ fn parse_fsync(text: &str) -> Result<SyncPolicy, String> {
 mod tests {
     use super::*;
 
+    const MACHINE: Machine = Machine { memory: 8 << 30, interfaces: Vec::new() };
+
     /// Without the environment of whoever runs the tests.
     fn flags(arguments: &[&str]) -> Result<Flags, clap::Error> {
         Flags::read(std::iter::once("kvd").chain(arguments.iter().copied()).map(Into::into), &|_| None)
@@ -272,7 +314,7 @@ mod tests {
 
     fn refusal(arguments: &[&str]) -> String {
         match flags(arguments) {
-            Ok(flags) => flags.validate(8 << 30).expect_err("must be refused").to_string(),
+            Ok(flags) => flags.validate(&MACHINE).expect_err("must be refused").to_string(),
             Err(error) => error.to_string(),
         }
     }
@@ -285,7 +327,7 @@ mod tests {
 
     #[test]
     fn without_flags_everything_has_its_documented_default() {
-        let config = flags(&[]).expect("parses").validate(8 << 30).expect("is possible");
+        let config = flags(&[]).expect("parses").validate(&MACHINE).expect("is possible");
         assert_eq!(config.data_dir, PathBuf::from("./data"));
         assert_eq!(config.bind.iter().map(ToString::to_string).collect::<Vec<_>>(), [DEFAULT_BIND]);
         assert_eq!(config.fsync, SyncPolicy::Always);
@@ -313,7 +355,7 @@ mod tests {
         assert!(refusal(&["--replay-threads", "0"]).contains("--replay-threads"));
         let config = flags(&["--segment-size", "65536", "--max-value", "1GiB", "--max-backlog", "1MiB"])
             .expect("parses")
-            .validate(8 << 30)
+            .validate(&MACHINE)
             .expect("is possible");
         assert_eq!((config.segment_size, config.limits.max_value, config.max_backlog), (65536, 1 << 30, 1 << 20));
     }
@@ -322,7 +364,7 @@ mod tests {
     fn binding_beyond_loopback_wants_to_be_confirmed() {
         let both = ["--bind", "tcp://127.0.0.1:1", "--bind", "tcp://*:2"];
         assert!(refusal(&both).contains("--insecure-bind"));
-        let config = flags(&[&both[..], &["--insecure-bind"]].concat()).expect("parses").validate(8 << 30);
+        let config = flags(&[&both[..], &["--insecure-bind"]].concat()).expect("parses").validate(&MACHINE);
         assert_eq!(config.expect("is possible").bind.len(), 2);
     }
 }

@@ -1,4 +1,7 @@
 //! Places to listen and places to connect to, as they are written on the command line.
+//!
+//! What is wrong with one is told in a sentence that names what can be changed. What an interface's name means on this
+//! machine is for [`super::machine`].
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,9 +12,8 @@ use std::str::FromStr;
 /// ```
 /// use kvd::cli::Endpoint;
 /// let endpoint: Endpoint = "tcp://localhost:0".parse().unwrap();
-/// assert!(endpoint.is_local());
 /// assert_eq!(endpoint.to_string(), "tcp://127.0.0.1:*");
-/// assert!(!"tcp://*:43000".parse::<Endpoint>().unwrap().is_local());
+/// assert!("tcp://[fe80::1]:43000".parse::<Endpoint>().unwrap_err().contains("interface"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -22,7 +24,7 @@ pub enum Endpoint {
         /// The port; `None` picks a free one.
         port: Option<u16>,
     },
-    /// A Unix domain socket.
+    /// A Unix domain socket: the path of its file, or an abstract name behind an `@`.
     Ipc(String),
 }
 
@@ -33,24 +35,43 @@ pub enum Host {
     Any,
     /// One address.
     Address(IpAddr),
-    /// A name that libzmq is left to make sense of: a network interface.
+    /// An address that means something on one link only, and the interface to that link.
+    Link(Ipv6Addr, String),
+    /// A name: of a network interface to listen on, of a host to connect to.
     Name(String),
 }
 
-impl Endpoint {
-    /// Whether only this machine can reach it. A name might be anything, so it is taken for reachable.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Endpoint::Tcp { host: Host::Address(address), .. } => address.is_loopback(),
-            Endpoint::Tcp { .. } => false,
-            Endpoint::Ipc(_) => true,
-        }
-    }
+/// Most bytes of an ipc path, an `@` counted as one: `sun_path` of `sockaddr_un`, less its zero.
+const LONGEST_IPC_PATH: usize = 107;
 
+impl Endpoint {
     /// Whether the socket must be told to speak IPv6.
     pub fn is_ipv6(&self) -> bool {
-        matches!(self, Endpoint::Tcp { host: Host::Address(IpAddr::V6(_)), .. })
+        matches!(self, Endpoint::Tcp { host: Host::Address(IpAddr::V6(_)) | Host::Link(..), .. })
     }
+}
+
+fn ipc_path(path: &str) -> Result<String, String> {
+    match path {
+        "" => return Err("ipc:// needs the path of the socket, such as ipc:///run/kvd.sock".into()),
+        "@" => return Err("an abstract socket needs a name, such as ipc://@kvd".into()),
+        "*" => {
+            return Err("only a port can be picked by kvd: give the path of the socket, such as /run/kvd.sock".into());
+        }
+        _ => {}
+    }
+    if path.len() > LONGEST_IPC_PATH {
+        return Err(format!(
+            "the path of a socket can have {LONGEST_IPC_PATH} bytes at most, and this one has {}: choose a shorter one",
+            path.len()
+        ));
+    }
+    if path.contains(is_blank) {
+        return Err("kvd takes no blanks in the path of a socket, since blanks separate the endpoints of its ready \
+                    line: choose another path"
+            .into());
+    }
+    Ok(path.into())
 }
 
 impl FromStr for Endpoint {
@@ -60,14 +81,20 @@ impl FromStr for Endpoint {
         // A blank after the comma that stands between two.
         let text = text.trim();
         if let Some(path) = text.strip_prefix("ipc://") {
-            return if path.is_empty() || path.contains('\0') {
-                Err("ipc:// needs the path of the socket, such as ipc:///run/kvd.sock".into())
-            } else {
-                Ok(Endpoint::Ipc(path.into()))
-            };
+            return ipc_path(path).map(Endpoint::Ipc);
         }
-        let rest = text.strip_prefix("tcp://").ok_or("must begin with tcp:// or ipc://")?;
-        let (host, port) = rest.rsplit_once(':').ok_or("needs a port: tcp://HOST:PORT, where PORT may be *")?;
+        if text.is_empty() {
+            return Err(
+                "an endpoint is missing: give tcp://HOST:PORT or ipc://PATH, with commas between several".into()
+            );
+        }
+        let rest = text.strip_prefix("tcp://").ok_or("must begin with tcp:// or ipc:// (a comma ends an endpoint)")?;
+        // Not one of those between the brackets.
+        let host_ends = rest.rfind(']').map_or(0, |bracket| bracket + 1);
+        let port_at = rest.rfind(':').filter(|at| *at >= host_ends);
+        let (host, port) = port_at
+            .map(|at| (&rest[..at], &rest[at + 1..]))
+            .ok_or("needs a port: tcp://HOST:PORT, where PORT may be *")?;
         let port = match port {
             "*" | "0" => None,
             _ => Some(port.parse().map_err(|_| format!("`{port}` is no port: it must be 1 to 65535, or *"))?),
@@ -81,20 +108,43 @@ impl FromStr for Host {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(inner) = text.strip_prefix('[') {
-            let address = inner.strip_suffix(']').and_then(|inner| inner.parse::<Ipv6Addr>().ok());
-            return address
-                .map(|address| Host::Address(address.into()))
-                .ok_or_else(|| format!("`{text}` is no IPv6 address in brackets"));
+            return bracketed(inner).ok_or_else(|| format!("`{text}` is no IPv6 address in brackets"))?;
         }
         match text {
             "" => Err("needs a host: tcp://HOST:PORT".into()),
             "*" => Ok(Host::Any),
             // libzmq resolves no names for a port it binds.
             "localhost" => Ok(Host::Address(Ipv4Addr::LOCALHOST.into())),
-            _ if text.contains([':', '/', ';', '\0']) => Err(format!("`{text}` is no host (IPv6 goes in brackets)")),
+            _ if text.contains([':', '/', ';', '%', '[', ']']) || text.contains(is_blank) => {
+                Err(format!("`{text}` is no host (IPv6 goes in brackets)"))
+            }
             _ => Ok(text.parse::<Ipv4Addr>().map_or_else(|_| Host::Name(text.into()), |v4| Host::Address(v4.into()))),
         }
     }
+}
+
+/// What stands between brackets, if it is an IPv6 address.
+fn bracketed(inner: &str) -> Option<Result<Host, String>> {
+    let inner = inner.strip_suffix(']')?;
+    let (address, zone) = inner.split_once('%').map_or((inner, None), |(address, zone)| (address, Some(zone)));
+    let address: Ipv6Addr = address.parse().ok()?;
+    Some(match zone {
+        Some(_) if !address.is_unicast_link_local() => {
+            Err(format!("[{inner}] has a zone, and only link-local addresses (fe80::…) have one"))
+        }
+        Some(zone) if zone.is_empty() || zone.contains(['/', '%', ';']) || zone.contains(is_blank) => {
+            Err(format!("[{inner}] names no interface behind the %: such as [fe80::1%eth0]"))
+        }
+        Some(zone) => Ok(Host::Link(address, zone.into())),
+        None if address.is_unicast_link_local() => {
+            Err(format!("[{inner}] means something on one link only: name its interface, such as [{inner}%eth0]"))
+        }
+        None => Ok(Host::Address(address.into())),
+    })
+}
+
+fn is_blank(character: char) -> bool {
+    character.is_whitespace() || character.is_control()
 }
 
 impl fmt::Display for Endpoint {
@@ -107,6 +157,7 @@ impl fmt::Display for Endpoint {
                     Host::Any => write!(out, "tcp://*:"),
                     Host::Address(IpAddr::V4(address)) => write!(out, "tcp://{address}:"),
                     Host::Address(IpAddr::V6(address)) => write!(out, "tcp://[{address}]:"),
+                    Host::Link(address, zone) => write!(out, "tcp://[{address}%{zone}]:"),
                     Host::Name(name) => write!(out, "tcp://{name}:"),
                 }?;
                 match port {
@@ -131,7 +182,12 @@ mod tests {
             ("tcp://[::1]:7", "tcp://[::1]:7"),
             ("tcp://*:7", "tcp://*:7"),
             ("tcp://eth0:7", "tcp://eth0:7"),
+            ("tcp://[fe80::1%eth0]:7", "tcp://[fe80::1%eth0]:7"),
+            ("tcp://[fe80::1%2]:0", "tcp://[fe80::1%2]:*"),
+            ("tcp://[::ffff:127.0.0.1]:7", "tcp://[::ffff:127.0.0.1]:7"),
             ("ipc:///run/kvd.sock", "ipc:///run/kvd.sock"),
+            ("ipc://@kvd", "ipc://@kvd"),
+            (" ipc:///run/kvd.sock", "ipc:///run/kvd.sock"),
         ] {
             let endpoint: Endpoint = text.parse().unwrap_or_else(|why| panic!("{text}: {why}"));
             assert_eq!(endpoint.to_string(), canonical);
@@ -144,21 +200,25 @@ mod tests {
     }
 
     #[test]
-    fn only_loopback_and_ipc_are_local() {
-        for (text, local) in [
-            ("tcp://127.0.0.1:1", true),
-            ("tcp://127.9.9.9:1", true),
-            ("tcp://localhost:1", true),
-            ("tcp://[::1]:1", true),
-            ("ipc://kvd.sock", true),
-            ("tcp://*:1", false),
-            ("tcp://0.0.0.0:1", false),
-            ("tcp://[::]:1", false),
-            ("tcp://192.168.1.7:1", false),
-            ("tcp://lo:1", false),
-            ("tcp://example.org:1", false),
+    fn what_is_wrong_is_told_so_that_it_can_be_changed() {
+        let long = format!("ipc:///{}", "x".repeat(107));
+        for (text, named) in [
+            (&*long, "107 bytes at most, and this one has 108"),
+            ("ipc:///run/my kvd.sock", "no blanks"),
+            ("ipc://*", "only a port"),
+            ("ipc://@", "a name"),
+            ("", "an endpoint is missing"),
+            ("unix:///run/kvd.sock", "tcp:// or ipc://"),
+            ("tcp://[::1]", "needs a port"),
+            ("tcp://[fe80::1]:7", "[fe80::1%eth0]"),
+            ("tcp://[fe80::1%]:7", "names no interface"),
+            ("tcp://[::1%lo]:7", "only link-local"),
+            ("tcp://my host:7", "is no host"),
+            ("tcp://127.0.0.1:65536", "no port"),
         ] {
-            assert_eq!(text.parse::<Endpoint>().expect("parses").is_local(), local, "{text}");
+            let why = text.parse::<Endpoint>().expect_err(text);
+            assert!(why.contains(named), "{text}: {why}");
         }
+        assert!(format!("ipc:///{}", "x".repeat(106)).parse::<Endpoint>().is_ok());
     }
 }

@@ -15,6 +15,7 @@ pub use bench::{BenchFlags, BenchFlagsError, Keys};
 pub use daemon::*;
 pub use endpoint::{Endpoint, Host};
 pub use environment::Origins;
+pub use machine::{Interface, Machine, NoPlace};
 
 use crate::tools::repair::Policy;
 use clap::{ArgGroup, Subcommand};

@@ -1,16 +1,42 @@
-//! How much memory there is for this process: the machine's, or what its cgroup allows.
+//! What there is for this process: memory, of the machine or as its cgroup allows, and network interfaces.
 //!
 //! Knows where Linux says so. What becomes of it is for others to decide.
 
+use crate::cli::{Interface, Machine};
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
 use rustix::system::sysinfo;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 /// Where cgroups are found.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
+/// The machine that this process runs on, as it is now.
+pub fn machine() -> Machine {
+    let mut interfaces: Vec<Interface> = Vec::new();
+    // Where the system tells of none, there is none to be named.
+    for entry in getifaddrs().into_iter().flatten() {
+        let at = interfaces.iter().position(|known| known.name == entry.interface_name);
+        let at = at.unwrap_or_else(|| {
+            let index = if_nametoindex(entry.interface_name.as_str()).unwrap_or(0);
+            interfaces.push(Interface { name: entry.interface_name.clone(), index, addresses: Vec::new() });
+            interfaces.len() - 1
+        });
+        let address = entry.address.and_then(|address| {
+            let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
+        });
+        if let Some(interface) = interfaces.get_mut(at) {
+            interface.addresses.extend(address);
+        }
+    }
+    Machine { memory: machine_memory(), interfaces }
+}
+
 /// Bytes of memory that this process may use: those of the machine, or of the strictest cgroup that it is in.
-pub fn machine_memory() -> u64 {
+fn machine_memory() -> u64 {
     let info = sysinfo();
     let machine = u64::from(info.mem_unit).saturating_mul(info.totalram);
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -65,7 +91,10 @@ mod tests {
     }
 
     #[test]
-    fn there_is_some() {
-        assert!(machine_memory() > 1 << 20);
+    fn there_is_some_memory_and_a_loopback() {
+        let machine = machine();
+        assert!(machine.memory > 1 << 20);
+        let lo = machine.interfaces.iter().find(|interface| interface.name == "lo").expect("a loopback interface");
+        assert!(lo.index > 0 && lo.addresses.iter().all(std::net::IpAddr::is_loopback), "{lo:?}");
     }
 }

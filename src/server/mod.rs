@@ -33,22 +33,24 @@ mod peer;
 mod peers;
 mod progress;
 mod reception;
+mod refusal;
 mod request;
 mod retry;
 mod router;
 mod signals;
+mod socket_file;
 mod stats;
 mod store;
 mod wake;
 
-use crate::cli::Config;
+use crate::cli::{Config, MAY_PASS};
 use crate::descriptors::raise_limit;
 use crate::engine::Engine;
 use crate::fault;
 use crate::log::budget::Budget;
 use crate::log::{DataDir, Ledger, LogError, LogOptions, Progress, Ready, Recovered, Unread};
 use crate::table::{Replay, avoid_pauses};
-pub use machine::machine_memory;
+pub use machine::machine;
 
 use clock::{Clock, Moment};
 use compaction::Compaction;
@@ -83,8 +85,13 @@ pub enum ServeError {
     #[error(transparent)]
     Refused(LogError),
     /// It did not begin to serve: an endpoint can't be bound, or the system lacks something.
-    #[error("{0}")]
-    NotStarted(String),
+    #[error("{why}")]
+    NotStarted {
+        /// The reason, as a sentence.
+        why: String,
+        /// Whether the reason may pass without anybody's doing.
+        may_pass: bool,
+    },
     /// The log failed while running. Nothing that it did not confirm was acknowledged.
     #[error("the log failed, and kvd can promise nothing more: {0}")]
     LogFailed(LogError),
@@ -100,12 +107,26 @@ impl ServeError {
     /// The exit code that tells it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            ServeError::Refused(_) | ServeError::NotStarted(_) => 1,
+            // As after a panic on this thread.
+            ServeError::Faulty(_)
+            | ServeError::Refused(LogError::ThreadGone)
+            | ServeError::LogFailed(LogError::ThreadGone) => 101,
+            ServeError::Refused(error) if refusal::log_may_pass(error) => MAY_PASS,
+            ServeError::NotStarted { may_pass: true, .. } => MAY_PASS,
+            ServeError::Refused(_) | ServeError::NotStarted { .. } => 1,
             // EX_SOFTWARE and EX_IOERR of sysexits.h.
             ServeError::SocketFailed(_) => 70,
-            // As after a panic on this thread.
-            ServeError::Faulty(_) | ServeError::LogFailed(LogError::ThreadGone) => 101,
             ServeError::LogFailed(_) => 74,
+        }
+    }
+}
+
+impl ServeError {
+    /// A start that the system did not let come to its end.
+    fn not_started(error: &io::Error) -> ServeError {
+        ServeError::NotStarted {
+            why: format!("can't start: {}", refusal::explain(error)),
+            may_pass: refusal::may_pass(error),
         }
     }
 }
@@ -125,7 +146,7 @@ impl From<RouterError> for ServeError {
 pub fn run(config: &Config) -> Result<(), ServeError> {
     let started = Instant::now();
     avoid_pauses();
-    let system = |error: io::Error| ServeError::NotStarted(format!("can't start: {error}"));
+    let system = |error: io::Error| ServeError::not_started(&error);
     let mut bell = Bell { signals: Signals::listen().map_err(system)?, wake: Wake::new().map_err(system)? };
     raise_limit();
 
@@ -134,8 +155,11 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let options = LogOptions { segment_size: config.segment_size, sync: config.fsync, threads: config.replay_threads };
     let unread = Unread::open(directory.disk(), options).map_err(ServeError::Refused)?;
 
-    let not_started = |error: RouterError| ServeError::NotStarted(error.to_string());
-    let router = Router::bind(&config.bind, config.limits).map_err(not_started)?;
+    let not_bound = |error: RouterError| {
+        let flag = if let RouterError::Bind { .. } = error { format!("{}: ", config.bind_flag) } else { String::new() };
+        ServeError::NotStarted { why: format!("{flag}{error}"), may_pass: error.may_pass() }
+    };
+    let router = Router::bind(&config.bind, config.limits, Some(&config.data_dir)).map_err(not_bound)?;
     fault::at("start-bound").map_err(system)?;
     let endpoints = router.endpoints().join(" ");
     let mut reception = Reception::open(router, config.limits, config.max_backlog, started);
@@ -220,8 +244,8 @@ fn load(
 ) -> Result<Option<Loaded>, ServeError> {
     let progress = Arc::new(Progress::default());
     let mut loading = Loading::new(Arc::clone(&progress), Instant::now());
-    let loaded = spawn_replay(unread, config, progress, bell.wake.clone())
-        .map_err(|error| ServeError::NotStarted(format!("can't start a thread: {error}")))?;
+    let loaded =
+        spawn_replay(unread, config, progress, bell.wake.clone()).map_err(|error| ServeError::not_started(&error))?;
     let result = loop {
         if bell.wait(reception, true, Some(WHILE_LOADING))?.stop {
             break Ok(None);

@@ -4,15 +4,18 @@
 //! turn it is; never blocks, and never waits for a peer.
 
 use super::monitor::Monitor;
+use super::refusal::{explain, may_pass};
 use super::request::Request;
+use super::socket_file::{ListenError, SocketFile, listen_on};
 use crate::cli::Endpoint;
 use crate::command::Limits;
 use crate::wire::Frame;
 use crate::wire::reply_frames::{LARGE_FRAME, Parcel};
+use rustix::event::{EventfdFlags, eventfd};
 use std::ffi::{CString, c_void};
 use std::io;
-use std::os::fd::BorrowedFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsRawFd as _, BorrowedFd, IntoRawFd as _, RawFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use zmq_sys::zmq_msg_t;
@@ -26,6 +29,9 @@ const HIGH_WATER_MARK: i32 = 1000;
 const ACCEPT_BACKLOG: i32 = 4096;
 /// Milliseconds in which a new connection must have said what it is.
 const HANDSHAKE_MS: i32 = 10_000;
+/// Descriptors that libzmq takes at a start, beside a listening one for each endpoint; and threads.
+const DESCRIPTORS: usize = 16;
+const THREADS: usize = 2;
 /// Seconds of silence after which TCP asks whether the peer is still there, and between two such questions.
 const KEEPALIVE_SECONDS: i32 = 60;
 
@@ -36,9 +42,23 @@ pub(super) enum RouterError {
         o0 = OLDEST_LIBZMQ.0, o1 = OLDEST_LIBZMQ.1, o2 = OLDEST_LIBZMQ.2)]
     Outdated(i32, i32, i32),
     #[error("can't listen on {endpoint}: {why}")]
-    Bind { endpoint: String, why: io::Error },
+    Bind { endpoint: String, why: ListenError },
+    #[error("can't make the ZeroMQ socket: {}", explain(.0))]
+    Short(#[source] io::Error),
     #[error("the ZeroMQ socket failed: {0}")]
     Socket(#[from] zmq::Error),
+}
+
+impl RouterError {
+    /// Whether it may be otherwise at a later start.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            RouterError::Outdated(..) => false,
+            RouterError::Bind { why, .. } => why.may_pass(),
+            RouterError::Short(error) => may_pass(error),
+            RouterError::Socket(error) => may_pass(&io::Error::from_raw_os_error(error.to_raw())),
+        }
+    }
 }
 
 /// What became of a reply.
@@ -88,18 +108,21 @@ pub(super) struct Router {
     /// Ends the I/O threads when dropped, after the sockets: fields are dropped in this order.
     _context: zmq::Context,
     endpoints: Vec<String>,
+    /// Removed from the file system when dropped.
+    socket_files: Vec<SocketFile>,
     limits: Limits,
     /// Nothing had arrived when the socket was last asked, and it was not used since.
     quiet: bool,
 }
 
 impl Router {
-    /// Binds every endpoint.
-    pub fn bind(endpoints: &[Endpoint], limits: Limits) -> Result<Router, RouterError> {
+    /// Binds every endpoint. `locked` is a directory that this process has locked.
+    pub fn bind(endpoints: &[Endpoint], limits: Limits, locked: Option<&Path>) -> Result<Router, RouterError> {
         let (major, minor, patch) = zmq::version();
         if (major, minor, patch) < OLDEST_LIBZMQ {
             return Err(RouterError::Outdated(major, minor, patch));
         }
+        rehearse().map_err(RouterError::Short)?;
         let context = zmq::Context::new();
         let socket = context.socket(zmq::ROUTER)?;
         // Without it, a reply for which there is no room would be dropped without a word.
@@ -113,11 +136,18 @@ impl Router {
         socket.set_tcp_keepalive(1)?;
         socket.set_tcp_keepalive_idle(KEEPALIVE_SECONDS)?;
         socket.set_tcp_keepalive_intvl(KEEPALIVE_SECONDS)?;
-        socket.set_ipv6(endpoints.iter().any(Endpoint::is_ipv6))?;
         let monitor = Monitor::of(&socket, &context)?;
-        let mut router = Router { socket, monitor, _context: context, endpoints: Vec::new(), limits, quiet: false };
+        let mut router = Router {
+            socket,
+            monitor,
+            _context: context,
+            endpoints: Vec::new(),
+            socket_files: Vec::new(),
+            limits,
+            quiet: false,
+        };
         for endpoint in endpoints {
-            let bound = router.bind_one(endpoint);
+            let bound = router.bind_one(endpoint, locked);
             router.endpoints.push(bound.map_err(|why| RouterError::Bind { endpoint: endpoint.to_string(), why })?);
         }
         Ok(router)
@@ -242,24 +272,72 @@ impl Router {
         sent
     }
 
-    /// Binds one endpoint and returns what it came to. Goes beneath the wrapper, which panics on errors that
-    /// it has no name for, and a path can bring about several (`ENAMETOOLONG`, `ENOTDIR`, `EROFS`).
-    fn bind_one(&mut self, endpoint: &Endpoint) -> io::Result<String> {
-        if let Endpoint::Ipc(path) = endpoint {
-            // libzmq takes over the file of a dead daemon, and would take over that of a living one too.
-            if UnixStream::connect(path).is_ok() {
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
-            }
-        }
+    /// Binds one endpoint and returns what it came to.
+    fn bind_one(&mut self, endpoint: &Endpoint, locked: Option<&Path>) -> Result<String, ListenError> {
+        let Endpoint::Ipc(path) = endpoint else {
+            // For this one only: where a socket speaks IPv6, libzmq makes IPv4 addresses of the other ones look like it.
+            self.socket.set_ipv6(endpoint.is_ipv6()).map_err(of_zmq)?;
+            self.zmq_bind(endpoint).map_err(ListenError::of_tcp)?;
+            let bound = self.socket.get_last_endpoint().map_err(of_zmq)?;
+            return bound.map_err(|bytes| io::Error::other(format!("bound to {}", bytes.escape_ascii())).into());
+        };
+        let (listening, file) = listen_on(path, ACCEPT_BACKLOG, locked)?;
+        self.socket_files.extend(file);
+        self.use_descriptor(listening.as_raw_fd())?;
+        self.zmq_bind(endpoint)?;
+        // From here on it is libzmq that closes it.
+        let _ = listening.into_raw_fd();
+        self.use_descriptor(-1)?;
+        Ok(endpoint.to_string())
+    }
+
+    /// Goes beneath the wrapper, which panics on errors that it has no name for.
+    fn zmq_bind(&mut self, endpoint: &Endpoint) -> io::Result<()> {
         let text = CString::new(endpoint.to_string())?;
         // SAFETY: the socket is open, and `text` is a string that ends with a zero and outlives the call.
         if unsafe { zmq_sys::zmq_bind(self.socket.as_mut_ptr(), text.as_ptr()) } != 0 {
             // SAFETY: reads a number of this thread.
             return Err(io::Error::from_raw_os_error(unsafe { zmq_sys::zmq_errno() }));
         }
-        let bound = self.socket.get_last_endpoint().map_err(io::Error::other)?;
-        bound.map_err(|bytes| io::Error::other(format!("bound to {}", bytes.escape_ascii())))
+        Ok(())
     }
+
+    /// Has the next bind take this descriptor, which listens already, in place of one of its own; -1 for its own. The
+    /// wrapper does not know this option.
+    fn use_descriptor(&mut self, descriptor: RawFd) -> io::Result<()> {
+        let (value, length) = ((&raw const descriptor).cast(), size_of::<RawFd>());
+        // SAFETY: the socket is open, and libzmq reads an `int` of that length, which is there until the call ends.
+        match unsafe {
+            zmq_sys::zmq_setsockopt(self.socket.as_mut_ptr(), zmq_sys::ZMQ_USE_FD.cast_signed(), value, length)
+        } {
+            0 => Ok(()),
+            // SAFETY: reads a number of this thread.
+            _ => Err(io::Error::from_raw_os_error(unsafe { zmq_sys::zmq_errno() })),
+        }
+    }
+}
+
+fn of_zmq(error: zmq::Error) -> io::Error {
+    io::Error::from_raw_os_error(error.to_raw())
+}
+
+/// Finds out whether there are the descriptors and threads that libzmq takes for a context and its sockets: it ends the
+/// process with an assertion where there are not.
+fn rehearse() -> io::Result<()> {
+    let descriptors: Result<Vec<_>, _> = (0..DESCRIPTORS).map(|_| eventfd(0, EventfdFlags::CLOEXEC)).collect();
+    let threads = (0..THREADS).map(|_| {
+        let (end, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::Builder::new().spawn(move || wait.recv().is_err());
+        thread.map(|thread| (end, thread))
+    });
+    // Both are had at the same time, and then given back.
+    let threads: io::Result<Vec<_>> = threads.collect();
+    descriptors?;
+    for (end, thread) in threads? {
+        drop(end);
+        let _ = thread.join();
+    }
+    Ok(())
 }
 
 /// The descriptor by which libzmq tells that something may have happened to a socket.
@@ -321,7 +399,7 @@ mod tests {
     fn pair() -> Pair {
         let directory = tempfile::tempdir().unwrap();
         let endpoint = Endpoint::Ipc(directory.path().join("socket").display().to_string());
-        let router = Router::bind(&[endpoint], LIMITS).unwrap();
+        let router = Router::bind(&[endpoint], LIMITS, None).unwrap();
         let peer = zmq::Context::new().socket(zmq::DEALER).unwrap();
         peer.set_linger(0).unwrap();
         peer.set_rcvtimeo(5000).unwrap();
@@ -449,15 +527,40 @@ mod tests {
         let path = directory.path().join("socket");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let endpoint = [Endpoint::Ipc(path.display().to_string())];
-        let living = Router::bind(&endpoint, LIMITS).unwrap();
-        let second = Router::bind(&endpoint, LIMITS);
-        assert!(matches!(second, Err(RouterError::Bind { why, .. }) if why.kind() == io::ErrorKind::AddrInUse));
+        let living = Router::bind(&endpoint, LIMITS, None).unwrap();
+        let second = Router::bind(&endpoint, LIMITS, None);
+        assert!(matches!(second, Err(RouterError::Bind { why: ListenError::InUse, .. })));
         drop(living);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn each_endpoint_is_bound_as_if_it_were_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("socket").display().to_string();
+        let endpoints = ["tcp://127.0.0.1:*", "tcp://[::1]:*", &format!("ipc://{file}"), "tcp://127.0.0.1:*"];
+        let endpoints = endpoints.map(|text| text.parse().unwrap());
+        let mut router = Router::bind(&endpoints, LIMITS, None).unwrap();
+        let bound = router.endpoints().to_vec();
+        for (bound, begins) in bound.iter().zip(["tcp://127.0.0.1:", "tcp://[::1]:", "ipc://", "tcp://127.0.0.1:"]) {
+            assert!(bound.starts_with(begins), "{bound}");
+            let peer = zmq::Context::new().socket(zmq::DEALER).unwrap();
+            peer.set_ipv6(bound.contains('[')).unwrap();
+            peer.set_linger(0).unwrap();
+            peer.connect(bound).unwrap();
+            peer.send_multipart([&b""[..], b"PING"], 0).unwrap();
+            let mut request = Request::new();
+            let until = Instant::now() + Duration::from_secs(5);
+            while !router.receive(&mut request).unwrap() {
+                assert!(Instant::now() < until, "nothing arrives at {bound}");
+                router.socket.poll(zmq::POLLIN, 100).unwrap();
+            }
+        }
     }
 
     #[test]
     fn a_path_that_can_not_be_is_an_error() {
         let endpoint = [Endpoint::Ipc(format!("/nowhere/{}", "x".repeat(200)))];
-        assert!(matches!(Router::bind(&endpoint, LIMITS), Err(RouterError::Bind { .. })));
+        assert!(matches!(Router::bind(&endpoint, LIMITS, None), Err(RouterError::Bind { .. })));
     }
 }

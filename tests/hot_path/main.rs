@@ -113,7 +113,7 @@ fn a_set_costs_one_allocation_and_a_get_none() {
     let data = directory.path().join("data").display().to_string();
     let words = ["kvd", "--data-dir", &data, "--bind", &endpoint, "--fsync", "never"];
     let flags = Flags::read(words.map(Into::into), &|_| None).expect("flags that are right");
-    let config = flags.validate(kvd::server::machine_memory()).expect("flags that are right");
+    let config = flags.validate(&kvd::server::machine()).expect("flags that are right");
     let daemon = thread::spawn(move || kvd::server::run(&config));
 
     let context = zmq::Context::new();

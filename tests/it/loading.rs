@@ -1,11 +1,12 @@
 //! Starting and stopping: what is answered while the log is replayed, the one line on stdout, flags and their
 //! environment variables, what may be bound, and what signals do.
 
-use crate::daemon::{Client, Daemon, KVD, PATIENCE, Store};
+use crate::daemon::{Client, Daemon, KVD, PATIENCE, Store, eventually};
 use crate::packed_codec::{self, Told};
 use kvd::command;
 use kvd::mutation::Key;
 use rustix::process::Signal;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -131,6 +132,112 @@ fn sigterm_and_sigint_end_well_and_keep_everything() {
             assert!(client.say(&format!("GET k{n}")).starts_with("OK v "), "k{n} of {acknowledged} acknowledged");
         }
     }
+}
+
+/// A log rotation sends HUP; USR1 and USR2 are habits.
+#[test]
+fn other_signals_than_those_that_stop_do_nothing() {
+    let store = Store::new();
+    let daemon = store.start();
+    let client = daemon.client();
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::PIPE] {
+        for _ in 0..100 {
+            daemon.signal(signal);
+        }
+        assert!(client.say("SET k v").starts_with("OK "), "after {signal:?}");
+    }
+    for name in ["SIGHUP", "SIGUSR1", "SIGUSR2"] {
+        eventually("it says that it means nothing", || daemon.stderr().contains(name));
+    }
+    let ended = daemon.terminate();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    assert!(store.start().client().say("GET k").starts_with("OK v "));
+}
+
+#[test]
+fn signals_do_nothing_to_a_start_either() {
+    let store = Store::new();
+    let daemon = store.start();
+    fill(&daemon, 100_000);
+    daemon.kill();
+    let client = Client::req(&store.ipc_endpoint());
+    let mut daemon = store.launch().bind(&store.ipc_endpoint()).spawn();
+    assert_eq!(client.say("PING"), "OK PONG");
+    daemon.signal(Signal::HUP);
+    daemon.signal(Signal::USR1);
+    daemon.wait_ready();
+    assert_eq!(client.say("COUNT"), "OK 100000");
+}
+
+/// The second one ends it as it would end any process: a supervisor takes that for an end that was asked for.
+#[test]
+fn a_second_signal_ends_a_stop_that_takes_long() {
+    let store = Store::new();
+    let daemon = store.start();
+    let client = daemon.client();
+    client.call(&[b"SET", b"large", &vec![b'v'; 1 << 20]]);
+    // It does not read, so the stop waits for it.
+    let mut mute = daemon.peer();
+    (0..50).for_each(|_| mute.queue(&["GET", "large"]));
+    mute.flush().expect("the requests are sent");
+    assert_eq!(client.say("PING"), "OK PONG");
+    daemon.signal(Signal::TERM);
+    eventually("it stops", || daemon.stderr().contains("stopping"));
+    daemon.signal(Signal::INT);
+    let ended = daemon.wait();
+    assert_eq!(ended.status.signal(), Some(Signal::INT.as_raw()), "{}", ended.stderr);
+    assert!(store.start().client().say("GET large").starts_with("OK v"));
+}
+
+/// What libzmq takes would end the process with an assertion where there is too little of it.
+#[test]
+fn a_start_without_descriptors_says_so_and_may_be_tried_again() {
+    let store = Store::new();
+    store.start().stop();
+    for limit in 8..40 {
+        let limited = store.launch().under(&["prlimit", &format!("--nofile={limit}")]);
+        let mut daemon = limited.spawn();
+        if daemon.comes_up() {
+            daemon.kill();
+            assert!(limit > 10, "some limit is too low");
+            return;
+        }
+        let ended = daemon.wait();
+        assert_eq!(ended.status.code(), Some(75), "{limit} descriptors: {}", ended.stderr);
+        // The data directory says so in the words of the system.
+        let named = ["ulimit -n", "open files"].iter().any(|words| ended.stderr.contains(words));
+        assert!(named, "{}", ended.stderr);
+    }
+    panic!("40 descriptors must do");
+}
+
+#[test]
+fn a_start_without_threads_says_so_and_may_be_tried_again() {
+    /// Whoever has no other process, and is not root, whom no such limit holds.
+    const SOMEBODY: u32 = 0x3e80_0000;
+    if !rustix::process::getuid().is_root() {
+        return;
+    }
+    let store = Store::new();
+    let binary = store.beside("kvd");
+    std::fs::copy(KVD, &binary).expect("a copy of the binary");
+    let root = binary.parent().expect("a parent");
+    std::os::unix::fs::chown(root, Some(SOMEBODY), Some(SOMEBODY)).expect("owned");
+    for limit in 1..20 {
+        let user = SOMEBODY.to_string();
+        let limit = format!("--nproc={limit}");
+        let limited = ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "prlimit", &limit];
+        let mut daemon = store.launch().program(&binary).option("--replay-threads", "1").under(&limited).spawn();
+        if daemon.comes_up() {
+            assert!(limit != "--nproc=1", "one thread is too few");
+            daemon.kill();
+            return;
+        }
+        let ended = daemon.wait();
+        assert_eq!(ended.status.code(), Some(75), "{limit}: {}", ended.stderr);
+        assert!(ended.stderr.contains("ulimit -u"), "{}", ended.stderr);
+    }
+    panic!("20 threads must do");
 }
 
 #[test]
@@ -278,6 +385,16 @@ fn wrong_flags_are_refused_with_a_reason() {
     for (flag, value) in wrong {
         let ended = store.launch().option(flag, value).refused();
         assert!(ended.stderr.contains(flag) || ended.stderr.contains(value), "{flag} {value}: {}", ended.stderr);
+    }
+    for (flag, value, named) in [
+        ("--max-value", "", "64KiB"),
+        ("--max-memory", "huge", "64KiB"),
+        ("--fsync", "1 fortnight", "250ms"),
+        ("--replay-threads", "two", "whole number"),
+        ("--max-backlog", "1048575", "is 1048575, but must be from 1MiB"),
+    ] {
+        let ended = store.launch().flag(&format!("{flag}={value}")).refused();
+        assert!(ended.stderr.contains(flag) && ended.stderr.contains(named), "{flag} {value}: {}", ended.stderr);
     }
     assert!(!Path::exists(&store.path()), "refused before a directory was made");
 }

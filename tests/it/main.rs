@@ -84,6 +84,8 @@ mod crowd;
 mod dump;
 /// A message that never ends, and the limit of memory that ends it.
 mod endless;
+/// Where kvd listens: what an endpoint means, what is in its way, what is said of one that can't be.
+mod endpoints;
 /// Every fault point, at which the disk refuses, a thread panics or time passes.
 #[cfg(feature = "fault-points")]
 mod fault_points;
@@ -105,10 +107,10 @@ mod memory;
 mod order;
 /// The packed dialect: lists of commands, in order, each with its own reply.
 mod packed;
-/// Power failures, on a disk that forgets and tears what was not synced; failed syncs and full disks before one.
-mod power_failure;
 /// A tool whose output nobody reads any more.
 mod pipes;
+/// Power failures, on a disk that forgets and tears what was not synced; failed syncs and full disks before one.
+mod power_failure;
 /// What the README says: its client, its example, its flags, its links.
 mod readme;
 /// What `kvd repair` saves of a damaged log, and what it says of the rest.

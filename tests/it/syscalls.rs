@@ -163,7 +163,13 @@ fn judge(case: Case, trace: &str, life: &Life) -> Verdict<Outcome> {
         judge_syncs(case, trace)?;
     }
     match code {
-        Some(1) if !is_ready && case.call != "write" => Ok(Outcome::RefusedToStart),
+        Some(code @ (1 | 75)) if !is_ready && case.call != "write" => {
+            // What there is too little of, there may be more of at another start.
+            if (code == 75) != matches!(case.error, "ENOSPC" | "EDQUOT" | "ENOMEM" | "EMFILE" | "EAGAIN") {
+                return wrong("a refusal that lasts, or one that may pass, where it is the other one");
+            }
+            Ok(Outcome::RefusedToStart)
+        }
         _ if !is_ready => wrong("an end before it serves"),
         Some(74) if !all(&[Demand::GoesOn, Demand::Refuses]) => Ok(Outcome::EndedWith74),
         Some(0) if demands.contains(&Demand::Ends) => wrong("it went on after an error that is final"),

@@ -4,7 +4,9 @@ use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use std::time::Duration;
 pub enum Address {
     /// A TCP port: `HOST:PORT`, where an IPv6 address stands in brackets.
     Tcp(String),
-    /// A Unix domain socket.
+    /// A Unix domain socket: its path, or an abstract name behind an `@`.
     Unix(PathBuf),
 }
 
@@ -54,14 +56,19 @@ impl Stream {
     pub fn connect(address: &Address, patience: Duration) -> io::Result<Stream> {
         match address {
             Address::Tcp(address) => {
-                let stream = TcpStream::connect(address)?;
+                // A zone is known to the resolver only, which knows no brackets.
+                let unbracketed = address.contains('%').then(|| address.replace(['[', ']'], ""));
+                let stream = TcpStream::connect(unbracketed.as_ref().unwrap_or(address))?;
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(patience))?;
                 stream.set_write_timeout(Some(patience))?;
                 Ok(Stream::Tcp(stream))
             }
             Address::Unix(path) => {
-                let stream = UnixStream::connect(path)?;
+                let stream = match path.as_os_str().as_bytes().strip_prefix(b"@") {
+                    Some(name) => UnixStream::connect_addr(&UnixAddress::from_abstract_name(name)?)?,
+                    None => UnixStream::connect(path)?,
+                };
                 stream.set_read_timeout(Some(patience))?;
                 stream.set_write_timeout(Some(patience))?;
                 Ok(Stream::Unix(stream))

@@ -44,6 +44,8 @@ impl Server {
         socket.set_rcvhwm(0).map_err(failed)?;
         socket.set_linger(0).map_err(failed)?;
         socket.set_rcvtimeo(PATIENCE_MS).map_err(failed)?;
+        // An IPv6 address stands in brackets; otherwise a name is that of an IPv4 address.
+        socket.set_ipv6(endpoint.contains('[')).map_err(failed)?;
         socket.connect(endpoint).map_err(failed)?;
         let server = Server { endpoint: endpoint.to_owned(), socket, asked: VecDeque::new(), bytes: 0 };
         loop {

@@ -1,0 +1,66 @@
+//! Refusals to start: which of them may pass without anybody's doing, so that a start is worth another try.
+//!
+//! Knows errors of the system and of the log, and the limits behind them.
+
+use crate::log::LogError;
+use rustix::io::Errno;
+use std::io;
+
+/// Whether what the system refused, it may grant later: an address that is not there yet, what somebody else has, and what
+/// there is too little of. Everything else is taken to last, so that nobody tries for ever.
+pub(super) fn may_pass(error: &io::Error) -> bool {
+    const PASSING: [Errno; 9] = [
+        Errno::ADDRINUSE,
+        Errno::ADDRNOTAVAIL,
+        Errno::AGAIN,
+        Errno::DQUOT,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NODEV,
+        Errno::NOMEM,
+        Errno::NOSPC,
+    ];
+    match error.raw_os_error() {
+        Some(code) => PASSING.contains(&Errno::from_raw_os_error(code)),
+        None => matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory),
+    }
+}
+
+/// What the system said, with the limit that whoever reads it can raise.
+pub(super) fn explain(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::AGAIN) => "no more threads are allowed (TasksMax=, ulimit -u, pids.max of the cgroup)".to_owned(),
+        Some(Errno::MFILE) => "no more descriptors are allowed (LimitNOFILE=, ulimit -n)".to_owned(),
+        Some(Errno::NFILE) => "the system has no more descriptors (sysctl fs.file-max)".to_owned(),
+        Some(Errno::NOMEM) => "there is no more memory (MemoryMax=, ulimit -v)".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Whether the log may be had later: another process has it, or the system lacks something.
+pub(super) fn log_may_pass(error: &LogError) -> bool {
+    match error {
+        LogError::Locked(_) => true,
+        LogError::Directory { source, .. } | LogError::Io { source, .. } => may_pass(source),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_has_and_what_is_short_may_pass_and_nothing_else() {
+        let of = |errno: Errno| LogError::Io { action: "create", name: "a file".into(), source: errno.into() };
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN] {
+            assert!(log_may_pass(&of(errno)), "{errno}");
+        }
+        for errno in [Errno::IO, Errno::ACCESS, Errno::PERM, Errno::ROFS, Errno::NOENT, Errno::NOTDIR, Errno::INVAL] {
+            assert!(!log_may_pass(&of(errno)), "{errno}");
+        }
+        assert!(may_pass(&Errno::ADDRINUSE.into()) && may_pass(&Errno::ADDRNOTAVAIL.into()));
+        assert!(log_may_pass(&LogError::Locked("data".into())));
+        assert!(!log_may_pass(&LogError::MissingSegment { name: "segment".into() }));
+    }
+}
