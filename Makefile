@@ -21,8 +21,8 @@ PEERS := cargo bench --locked --bench peers -- --results $(RESULTS)/results.json
 MEASURED := --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
 # kvd once more, with its fault points. To compile it takes longer than to run it: it is not optimised.
 FAULT_POINTS := --features fault-points --config profile.dev.package.kvd.opt-level=0
-# What the tests use beside kvd's own needs: strace makes system calls fail, the file systems are filled up.
-TEST_PACKAGES := strace e2fsprogs xfsprogs python3-venv
+# What the tests use beside kvd's own needs: strace makes system calls fail, the file systems are filled up, a network has addresses.
+TEST_PACKAGES := strace e2fsprogs xfsprogs iproute2 python3-venv
 
 # Installs those of some packages that are missing.
 define install

@@ -204,7 +204,8 @@ mod tests {
         let mut turn = 1_000_u32;
         let pages = pages(&mut engine, 7, |engine| {
             for key in (turn..turn + 10).map(u32::to_be_bytes) {
-                let set = Command::Set { key: Key::bytes(&key), value: b"v"[..].into(), options: SetOptions::default() };
+                let set =
+                    Command::Set { key: Key::bytes(&key), value: b"v"[..].into(), options: SetOptions::default() };
                 engine.evaluate(&set, 0, View::Pending, &mut |_, _| ());
             }
             let gone: Vec<[u8; 4]> = (turn - 5..turn + 5).map(u32::to_be_bytes).collect();

@@ -9,14 +9,13 @@ use std::io;
 /// Whether what the system refused, it may grant later: an address that is not there yet, what somebody else has, and what
 /// there is too little of. Everything else is taken to last, so that nobody tries for ever.
 pub(super) fn may_pass(error: &io::Error) -> bool {
-    const PASSING: [Errno; 9] = [
+    const PASSING: [Errno; 8] = [
         Errno::ADDRINUSE,
         Errno::ADDRNOTAVAIL,
         Errno::AGAIN,
         Errno::DQUOT,
         Errno::MFILE,
         Errno::NFILE,
-        Errno::NODEV,
         Errno::NOMEM,
         Errno::NOSPC,
     ];

@@ -38,6 +38,8 @@ pub(super) enum ListenError {
     DirectoryLocked,
     #[error("its directory is not there")]
     NoDirectory,
+    #[error("kvd may not make a file in its directory, or not enter it: {0}")]
+    Forbidden(Errno),
     #[error("another process listens on that port. Stop it, or choose another port")]
     PortInUse,
     #[error("no interface of this machine has that address now")]
@@ -66,6 +68,7 @@ impl ListenError {
             ListenError::Occupied(_)
             | ListenError::Unknown(_)
             | ListenError::NoDirectory
+            | ListenError::Forbidden(_)
             | ListenError::PortForbidden => false,
             ListenError::System(error) => may_pass(error),
         }
@@ -74,7 +77,10 @@ impl ListenError {
 
 impl From<Errno> for ListenError {
     fn from(errno: Errno) -> Self {
-        ListenError::System(errno.into())
+        match errno {
+            Errno::ACCESS | Errno::PERM | Errno::ROFS => ListenError::Forbidden(errno),
+            errno => ListenError::System(errno.into()),
+        }
     }
 }
 
@@ -183,8 +189,10 @@ impl Directory {
         let open = match open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(open) => open,
             Err(Errno::NOENT | Errno::NOTDIR) => return Err(ListenError::NoDirectory),
-            // One that may be written and not read: whoever is refused here, is refused by `bind` too if need be.
-            Err(Errno::ACCESS) => return Ok(Directory { open: None }),
+            Err(errno @ Errno::ACCESS) => {
+                warn_unlocked(errno);
+                return Ok(Directory { open: None });
+            }
             Err(errno) => return Err(errno.into()),
         };
         let is_ours = locked.and_then(|locked| statat(CWD, locked, AtFlags::empty()).ok());
@@ -203,14 +211,19 @@ impl Directory {
                 Err(Errno::WOULDBLOCK) => return Err(ListenError::DirectoryLocked),
                 Err(Errno::INTR) => {}
                 Err(errno) => {
-                    tracing::warn!(
-                        "the directory of an ipc:// endpoint can't be locked, so two starts at the same moment may take each other's socket: {errno}"
-                    );
+                    warn_unlocked(errno);
                     return Ok(None);
                 }
             }
         }
     }
+}
+
+fn warn_unlocked(errno: Errno) {
+    tracing::warn!(
+        "the directory of an ipc:// endpoint can't be locked, so two starts at the same moment may take each other's \
+         socket: {errno}"
+    );
 }
 
 struct Lock<'d>(&'d OwnedFd);
