@@ -41,4 +41,5 @@ pub mod fault;
 mod decimal;
 pub mod descriptors;
 pub mod mutation;
+mod threads;
 pub mod timeline;

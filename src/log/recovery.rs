@@ -15,8 +15,11 @@ use super::secret::Secret;
 use super::segment::{Compacted, FileRole, HeaderState, SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name};
 use crate::fault;
 use crate::mutation::Mutation;
+use crate::threads::NoThread;
+use std::io::ErrorKind;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::Builder;
 
 /// How far a replay has come, for whoever reports it.
 #[derive(Debug, Default)]
@@ -101,7 +104,15 @@ pub fn survey(fs: &dyn Fs) -> Result<Survey, LogError> {
     for name in fs.list().map_err(LogError::io("list", "the data directory"))? {
         match FileRole::of(&name) {
             FileRole::Segment(number) => numbers.push(number),
-            FileRole::Temporary => survey.temporary.push(name),
+            FileRole::Temporary => {
+                match fs.file_len(&name) {
+                    Ok(_) => survey.temporary.push(name),
+                    // A compaction of the daemon beside which a tool reads has put it in its place.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    // It is no file, so it is not kvd's, and its name would be in the way.
+                    Err(error) => return Err(LogError::io("remove", &name)(error)),
+                }
+            }
             FileRole::Stranger if name != super::directory::LOCK_NAME => survey.strangers.push(name),
             FileRole::Stranger | FileRole::Saved => {}
         }
@@ -292,8 +303,12 @@ pub fn read_all(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..threads.clamp(1, segments.len().max(1)) {
-            scope.spawn(read);
+        let others = threads.clamp(1, segments.len().max(1)) - 1;
+        for made in 0..others {
+            if let Err(error) = Builder::new().spawn_scoped(scope, read) {
+                tracing::warn!("the log is read on {} threads, not on {}: {}", made + 1, others + 1, NoThread(error));
+                break;
+            }
         }
         read();
     });

@@ -50,6 +50,7 @@ use crate::fault;
 use crate::log::budget::Budget;
 use crate::log::{DataDir, Ledger, LogError, LogOptions, Progress, Ready, Recovered, Unread};
 use crate::table::{Replay, avoid_pauses};
+use crate::threads::NoThread;
 pub use machine::machine;
 
 use clock::{Clock, Moment};
@@ -92,6 +93,12 @@ pub enum ServeError {
         /// Whether the reason may pass without anybody's doing.
         may_pass: bool,
     },
+    /// It did not begin to serve: there is no log yet, and none was to be made.
+    #[error("--existing makes no new store: {0}")]
+    NoStore(String),
+    /// It did not begin to serve: a thread could not be made.
+    #[error("can't start: {0}")]
+    NoThread(#[from] NoThread),
     /// The log failed while running. Nothing that it did not confirm was acknowledged.
     #[error("the log failed, and kvd can promise nothing more: {0}")]
     LogFailed(LogError),
@@ -112,8 +119,8 @@ impl ServeError {
             | ServeError::Refused(LogError::ThreadGone)
             | ServeError::LogFailed(LogError::ThreadGone) => 101,
             ServeError::Refused(error) if refusal::log_may_pass(error) => MAY_PASS,
-            ServeError::NotStarted { may_pass: true, .. } => MAY_PASS,
-            ServeError::Refused(_) | ServeError::NotStarted { .. } => 1,
+            ServeError::NotStarted { may_pass: true, .. } | ServeError::NoThread(_) => MAY_PASS,
+            ServeError::Refused(_) | ServeError::NotStarted { .. } | ServeError::NoStore(_) => 1,
             // EX_SOFTWARE and EX_IOERR of sysexits.h.
             ServeError::SocketFailed(_) => 70,
             ServeError::LogFailed(_) => 74,
@@ -169,7 +176,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         return Ok(());
     };
     let clock = loaded.clock;
-    let mut store = open_store(loaded, config, &bell.wake).map_err(system)?;
+    let mut store = open_store(loaded, config, &bell.wake).map_err(NoThread)?;
     fault::at("start-ready").map_err(system)?;
     announce(&endpoints);
     serve(&mut reception, &mut store, clock, &mut bell)?;
@@ -244,8 +251,7 @@ fn load(
 ) -> Result<Option<Loaded>, ServeError> {
     let progress = Arc::new(Progress::default());
     let mut loading = Loading::new(Arc::clone(&progress), Instant::now());
-    let loaded =
-        spawn_replay(unread, config, progress, bell.wake.clone()).map_err(|error| ServeError::not_started(&error))?;
+    let loaded = spawn_replay(unread, config, progress, bell.wake.clone()).map_err(NoThread)?;
     let result = loop {
         if bell.wait(reception, true, Some(WHILE_LOADING))?.stop {
             break Ok(None);

@@ -9,6 +9,7 @@ use super::request::Request;
 use super::socket_file::{ListenError, SocketFile, listen_on};
 use crate::cli::Endpoint;
 use crate::command::Limits;
+use crate::threads::{self, NoThread};
 use crate::wire::Frame;
 use crate::wire::reply_frames::{LARGE_FRAME, Parcel};
 use rustix::event::{EventfdFlags, eventfd};
@@ -29,11 +30,13 @@ const HIGH_WATER_MARK: i32 = 1000;
 const ACCEPT_BACKLOG: i32 = 4096;
 /// Milliseconds in which a new connection must have said what it is.
 const HANDSHAKE_MS: i32 = 10_000;
-/// Descriptors that libzmq takes at a start, beside a listening one for each endpoint; and threads.
+/// Descriptors that libzmq takes at a start, beside a listening one for each endpoint.
 const DESCRIPTORS: usize = 16;
-const THREADS: usize = 2;
 /// Seconds of silence after which TCP asks whether the peer is still there, and between two such questions.
 const KEEPALIVE_SECONDS: i32 = 60;
+
+/// Threads that libzmq makes for itself: one for all connections, one that takes sockets apart. It aborts where it can't.
+const THREADS: usize = 2;
 
 /// Why the socket can't be had. A full sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +48,8 @@ pub(super) enum RouterError {
     Bind { endpoint: String, why: ListenError },
     #[error("can't make the ZeroMQ socket: {}", explain(.0))]
     Short(#[source] io::Error),
+    #[error("can't make the ZeroMQ socket: {0}")]
+    NoThread(#[from] NoThread),
     #[error("the ZeroMQ socket failed: {0}")]
     Socket(#[from] zmq::Error),
 }
@@ -56,6 +61,7 @@ impl RouterError {
             RouterError::Outdated(..) => false,
             RouterError::Bind { why, .. } => why.may_pass(),
             RouterError::Short(error) => may_pass(error),
+            RouterError::NoThread(_) => true,
             RouterError::Socket(error) => may_pass(&io::Error::from_raw_os_error(error.to_raw())),
         }
     }
@@ -122,7 +128,7 @@ impl Router {
         if (major, minor, patch) < OLDEST_LIBZMQ {
             return Err(RouterError::Outdated(major, minor, patch));
         }
-        rehearse().map_err(RouterError::Short)?;
+        rehearse()?;
         let context = zmq::Context::new();
         let socket = context.socket(zmq::ROUTER)?;
         // Without it, a reply for which there is no room would be dropped without a word.
@@ -321,23 +327,11 @@ fn of_zmq(error: zmq::Error) -> io::Error {
     io::Error::from_raw_os_error(error.to_raw())
 }
 
-/// Finds out whether there are the descriptors and threads that libzmq takes for a context and its sockets: it ends the
-/// process with an assertion where there are not.
-fn rehearse() -> io::Result<()> {
+/// Makes sure that libzmq gets what it needs at a start, by taking it and giving it back: without, it would end the process.
+fn rehearse() -> Result<(), RouterError> {
     let descriptors: Result<Vec<_>, _> = (0..DESCRIPTORS).map(|_| eventfd(0, EventfdFlags::CLOEXEC)).collect();
-    let threads = (0..THREADS).map(|_| {
-        let (end, wait) = std::sync::mpsc::channel::<()>();
-        let thread = std::thread::Builder::new().spawn(move || wait.recv().is_err());
-        thread.map(|thread| (end, thread))
-    });
-    // Both are had at the same time, and then given back.
-    let threads: io::Result<Vec<_>> = threads.collect();
-    descriptors?;
-    for (end, thread) in threads? {
-        drop(end);
-        let _ = thread.join();
-    }
-    Ok(())
+    descriptors.map_err(|errno| RouterError::Short(errno.into()))?;
+    Ok(threads::can_make(THREADS)?)
 }
 
 /// The descriptor by which libzmq tells that something may have happened to a socket.
