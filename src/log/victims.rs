@@ -15,6 +15,9 @@ use std::ops::Range;
 
 /// Bytes of garbage below which a segment is never worth it.
 const LEAST_GARBAGE: u64 = 512;
+/// Segments that are compacted together, at most. Each is an open file until the end, and the descriptors kept back for the
+/// log where connections use up all others are few.
+const MOST_VICTIMS: usize = 8;
 
 /// How much garbage makes a compaction worth while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,11 +120,15 @@ fn widen(sealed: &[Usage], best: usize, segment_size: u64, clean_up_to: usize) -
     };
     let mut total = sealed.get(best).map_or(0, |usage| usage.bytes - usage.garbage(best > clean_up_to));
     let (mut start, mut end) = (best, best + 1);
-    while let Some(more) = start.checked_sub(1).and_then(kept).filter(|more| total + more <= segment_size) {
+    while end - start < MOST_VICTIMS
+        && let Some(more) = start.checked_sub(1).and_then(kept).filter(|more| total + more <= segment_size)
+    {
         total += more;
         start -= 1;
     }
-    while let Some(more) = kept(end).filter(|more| total + more <= segment_size) {
+    while end - start < MOST_VICTIMS
+        && let Some(more) = kept(end).filter(|more| total + more <= segment_size)
+    {
         total += more;
         end += 1;
     }
@@ -345,6 +352,15 @@ mod tests {
         let two = [small(1, SIZE / 8 - 4096), of(2, SIZE, SIZE - 3 * 4096, 4096)];
         assert_eq!(widen(&two, 1, SIZE, 1), 0..2);
         assert_eq!(widen(&two, 1, SIZE, 0), 1..2);
+    }
+
+    #[test]
+    fn no_more_come_along_than_there_are_descriptors_for() {
+        let empty: Vec<Usage> = (1..=30).map(|number| of(number, 4096, 0, 0)).collect();
+        for best in [0, 15, 29] {
+            let taken = widen(&empty, best, SIZE, empty.len());
+            assert!(taken.contains(&best) && taken.len() == MOST_VICTIMS, "{taken:?}");
+        }
     }
 
     #[test]
