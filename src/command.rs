@@ -303,7 +303,7 @@ pub enum ErrorCode {
     Overflow,
     /// INCR, APPEND or PREPEND on a pickled value.
     WrongType,
-    /// The disk is full.
+    /// There is no room.
     NoSpace,
     /// The memory limit is reached and nothing may be evicted.
     NoMemory,

@@ -133,6 +133,10 @@ pub struct Flags {
     #[arg(long, env = "KVD_INSECURE_BIND", value_parser = clap::builder::BoolishValueParser::new())]
     pub insecure_bind: bool,
 
+    /// Refuse to start where there is no log yet, rather than make a new store: for a disk that may not be mounted
+    #[arg(long, env = "KVD_EXISTING", value_parser = clap::builder::BoolishValueParser::new())]
+    pub existing: bool,
+
     /// Threads that read the log at start [default: the number of processors]
     #[arg(long, env = "KVD_REPLAY_THREADS", value_name = "N", value_parser = values::whole::<usize>)]
     pub replay_threads: Option<usize>,
@@ -176,6 +180,8 @@ pub struct Config {
     pub max_backlog: usize,
     /// Threads for the replay; at least one.
     pub replay_threads: usize,
+    /// Whether no new store may be made.
+    pub existing: bool,
 }
 
 /// Why flags make no configuration. Displays as a sentence that tells what would be right.
@@ -285,6 +291,7 @@ impl Flags {
             limits: Limits { max_value: max_value as usize },
             max_backlog: within("--max-backlog", self.max_backlog, SMALLEST_BACKLOG, LARGEST_SIZE)? as usize,
             replay_threads,
+            existing: self.existing,
         })
     }
 }

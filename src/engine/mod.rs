@@ -155,10 +155,7 @@ impl Engine {
         let time = time.into();
         let now = time.now;
         if self.full && stores(command) {
-            let reply = Reply::Error(
-                ErrorCode::NoSpace,
-                "there is no room for more on the disk: only removals are taken".into(),
-            );
+            let reply = Reply::Error(ErrorCode::NoSpace, "there is no room for more: only removals are taken".into());
             return Evaluation { reply, after: self.newest_pending(), sweep: None };
         }
         if let Some((reply, after)) = self.memory_refusal(command) {

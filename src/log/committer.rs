@@ -9,6 +9,7 @@
 use super::batch::Batch;
 use super::error::LogError;
 use super::policy::SyncPolicy;
+use super::shortage::Shortage;
 use super::writer::{AppendError, Writer};
 use crate::timeline::Time;
 use std::ops::RangeInclusive;
@@ -33,7 +34,12 @@ pub enum Event {
     },
     /// There was no room for the submitted batch; nothing of it will ever be in the log. Until
     /// [`Event::RoomAgain`] only batches that remove find room.
-    Refused(Batch),
+    Refused {
+        /// It comes back empty, for reuse.
+        batch: Batch,
+        /// What there is not enough of.
+        shortage: Shortage,
+    },
     /// There is room again for batches that store.
     RoomAgain,
     /// Whether what was asked for of the reserve is given up.
@@ -155,7 +161,7 @@ impl Committer {
     fn append(&mut self, mut batch: Batch, now: Instant) -> Result<Event, LogError> {
         let length = batch.byte_len() as u64;
         self.mark_due = false;
-        let committed = match self.writer.append(&mut batch) {
+        let shortage = match self.writer.append(&mut batch) {
             Ok(()) => {
                 let due = self.policy.due(now);
                 if self.policy == SyncPolicy::Always {
@@ -165,19 +171,19 @@ impl Committer {
                     self.sync_if_due(now)?;
                 }
                 self.counters.batches.fetch_add(1, Ordering::Relaxed);
-                true
+                None
             }
-            Err(AppendError::NoSpace) => {
+            Err(AppendError::NoSpace(shortage)) => {
                 self.lacking = Some(length);
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                false
+                Some(shortage)
             }
             Err(AppendError::Fatal(error)) => return Err(error),
         };
         batch.clear();
         self.publish();
-        if !committed {
-            return Ok(Event::Refused(batch));
+        if let Some(shortage) = shortage {
+            return Ok(Event::Refused { batch, shortage });
         }
         let appended = self.writer.appended();
         let length = appended - std::mem::replace(&mut self.told, appended);
@@ -200,7 +206,7 @@ impl Committer {
         self.publish();
         match proven {
             Ok(()) => Ok(Event::Synced { is_proven: true }),
-            Err(AppendError::NoSpace) => Ok(Event::Synced { is_proven: false }),
+            Err(AppendError::NoSpace(_)) => Ok(Event::Synced { is_proven: false }),
             Err(AppendError::Fatal(error)) => Err(error),
         }
     }
@@ -218,7 +224,7 @@ impl Committer {
         match std::mem::take(&mut self.mark_due).then(|| self.writer.mark()) {
             Some(Err(AppendError::Fatal(error))) => Err(error),
             // Nobody was promised a mark.
-            Some(Ok(()) | Err(AppendError::NoSpace)) | None => Ok(()),
+            Some(Ok(()) | Err(AppendError::NoSpace(_))) | None => Ok(()),
         }
     }
 
@@ -290,7 +296,7 @@ mod tests {
 
     fn refuses(committer: &mut Committer, request: Request) {
         let event = committer.serve(request, Instant::now()).expect("a disk that works");
-        assert!(matches!(event, Some(Event::Refused(_))), "{event:?}");
+        assert!(matches!(event, Some(Event::Refused { .. })), "{event:?}");
     }
 
     fn lends(committer: &mut Committer, bytes: RangeInclusive<u64>) -> bool {
@@ -387,7 +393,7 @@ mod tests {
             version += 1;
             let event =
                 committer.serve(batch(version, &Mutation::Remove { key: Key::bytes(&[7; 1000]) }), Instant::now());
-            if matches!(event, Ok(Some(Event::Refused(_)))) {
+            if matches!(event, Ok(Some(Event::Refused { .. }))) {
                 break;
             }
         }
@@ -410,6 +416,35 @@ mod tests {
         assert_eq!(sizes(&disk), [SEGMENT]);
         committer.begin().expect("room");
         assert_eq!(sizes(&disk), [SEGMENT, SEGMENT], "the active segment and the spare");
+    }
+
+    #[test]
+    fn where_no_file_can_be_opened_a_batch_is_refused_with_the_limit_and_taken_once_one_can() {
+        for (errno, shortage) in [
+            (libc::EMFILE, Shortage::Descriptors(crate::descriptors::limit())),
+            (libc::ENFILE, Shortage::SystemDescriptors),
+            (libc::ENOMEM, Shortage::Memory),
+        ] {
+            let disk = FakeDisk::new();
+            let mut committer = committer(&disk, SyncPolicy::Always);
+            committer.begin().expect("room");
+            disk.plan(FaultPlan { unopenable: Some(errno), ..FaultPlan::default() });
+            let now = Instant::now();
+            commits(&mut committer, put(1, 60_000), now);
+            // The next one needs a segment, and the reserve beyond it a file.
+            let refused = committer.serve(put(2, 60_000), now).expect("a disk that works");
+            assert!(
+                matches!(refused, Some(Event::Refused { shortage: named, .. }) if named == shortage),
+                "{refused:?}"
+            );
+            assert!(matches!(committer.serve(Request::LookAgain, now), Ok(None)), "there is none yet");
+            // Removals have the reserve.
+            let removal = batch(3, &Mutation::Remove { key: Key::bytes(&[7; 10_000]) });
+            commits(&mut committer, removal, now);
+            disk.plan(FaultPlan::default());
+            assert!(matches!(committer.serve(Request::LookAgain, now), Ok(Some(Event::RoomAgain))));
+            commits(&mut committer, put(4, 60_000), now);
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Everything that keeps a log from being opened or written, told so that an operator knows what to do.
 
+use super::directory::LOCK_NAME;
 use super::scan::Fault;
+use super::shortage::Shortage;
 use std::io;
 use std::path::PathBuf;
 
@@ -11,15 +13,56 @@ pub enum LogError {
     #[error("another kvd is running on {}: one daemon per directory. Stop it first, or choose another --data-dir", .0.display())]
     Locked(PathBuf),
     /// The directory can't be made, read or written.
-    #[error("the data directory {} can't be used: {source}. kvd must be able to create files in it", directory.display())]
+    #[error("the data directory {} can't be used: {}. kvd must be able to create files in it", directory.display(), Shortage::explain(source))]
     Directory {
         /// The directory.
         directory: PathBuf,
         /// What the system said.
         source: io::Error,
     },
+    /// The directory is a link that leads nowhere.
+    #[error(
+        "{} is a link to {}, which is not there: nothing was made. Mount or make what it leads to, or choose another --data-dir",
+        directory.display(),
+        target.display()
+    )]
+    DanglingLink {
+        /// The link.
+        directory: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// `LOCK` can't be locked.
+    #[error("{LOCK_NAME} in {} can't be locked: {source}", directory.display())]
+    Lock {
+        /// The directory.
+        directory: PathBuf,
+        /// What the system said, or what it is in place of a file.
+        source: io::Error,
+    },
+    /// `LOCK` belongs to somebody else.
+    #[error(
+        "{LOCK_NAME} in {} belongs to user {owner}, and user {user}, as whom kvd runs, may not open it. Run kvd as user {owner}, or          give the directory and its files to user {user} (chown -R)",
+        directory.display()
+    )]
+    LockOfAnother {
+        /// The directory.
+        directory: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// As whom this process runs.
+        user: u32,
+    },
+    /// There is no log where one is to be read.
+    #[error("there is no log in {}: {why}. Is this the data directory, and is its disk mounted?", directory.display())]
+    NoLog {
+        /// The directory.
+        directory: PathBuf,
+        /// What is there instead.
+        why: &'static str,
+    },
     /// A system call failed.
-    #[error("can't {action} {name}: {source}")]
+    #[error("can't {action} {name}: {}", Shortage::explain(source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -152,6 +195,16 @@ pub enum Mismatch {
 }
 
 impl LogError {
+    /// Whether it was for want of something that may be there again later.
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self {
+            LogError::Directory { source, .. } | LogError::Lock { source, .. } | LogError::Io { source, .. } => {
+                Shortage::of_open(source)
+            }
+            _ => None,
+        }
+    }
+
     /// Makes an [`LogError::Io`] of a failed system call.
     pub fn io(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> LogError {
         let name = name.to_owned();

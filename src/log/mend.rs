@@ -6,7 +6,7 @@ use super::batch::Durable;
 use super::error::LogError;
 use super::fs::{File, Fs};
 use super::recovery::{Reading, Survey, Verdict};
-use super::segment::{SEGMENT_HEADER, file_name};
+use super::segment::{SEGMENT_HEADER, file_name, torn_header_name, torn_tail_name};
 use crate::fault;
 use tracing::{info, warn};
 
@@ -17,12 +17,12 @@ use tracing::{info, warn};
 /// What the disk refuses.
 pub fn clear_left_overs(fs: &dyn Fs, survey: &Survey, keep: Option<u64>) -> Result<(), LogError> {
     for name in &survey.strangers {
-        info!("{name} in the data directory is not kvd's; it is left alone");
+        info!("{name:?} in the data directory is not kvd's; it is left alone");
     }
     for &number in &survey.torn_headers {
         let name = file_name(number);
         warn!("{name} was being made when the last run ended; it holds no data and is made anew");
-        save(fs, &name, "torn-header", 0)?;
+        save(fs, &name, &|n| torn_header_name(number, n), 0)?;
     }
     // Before anything else is removed or made: what a later segment stands for must not outlive it.
     for segment in &survey.replaced {
@@ -52,7 +52,8 @@ pub fn settle(fs: &dyn Fs, active: &Reading) -> Result<(Box<dyn File>, Durable),
             "{name}: what follows offset {} was being written when the last run ended, and was never acknowledged as durable; it is cut off",
             report.end
         );
-        save(fs, name, &format!("torn-tail-at-{}", report.end), report.end)?;
+        let number = active.segment.header.number;
+        save(fs, name, &|n| torn_tail_name(number, report.end, n), report.end)?;
         fault::after("start-tail-cut", file.set_len(report.end)).map_err(LogError::io("cut", name))?;
     }
     rewrite_unproven(fs, file.as_ref(), active)?;
@@ -80,8 +81,8 @@ fn rewrite_unproven(fs: &dyn Fs, file: &dyn File, active: &Reading) -> Result<()
     fault::at("start-unproven-rewritten").map_err(LogError::io("write", name))
 }
 
-/// Copies a file's bytes from `from` on into a file beside it, if there is more than zeros.
-fn save(fs: &dyn Fs, name: &str, what: &str, from: u64) -> Result<(), LogError> {
+/// Copies a file's bytes from `from` on into a file beside it, if there is more than zeros. `kept` is what to call it, the n-th time.
+fn save(fs: &dyn Fs, name: &str, kept: &dyn Fn(u64) -> String, from: u64) -> Result<(), LogError> {
     let bytes = {
         let contents = fs.contents(name).map_err(LogError::io("read", name))?;
         contents.bytes().get(from as usize..).unwrap_or_default().to_vec()
@@ -89,13 +90,11 @@ fn save(fs: &dyn Fs, name: &str, what: &str, from: u64) -> Result<(), LogError> 
     let Some(last) = bytes.iter().rposition(|&byte| byte != 0) else { return Ok(()) };
     // An earlier cut at the same place may have left its own copy: that one is kept too.
     let taken = fs.list().map_err(LogError::io("list", "the data directory"))?;
-    let mut copy = format!("{name}.{what}");
-    for attempt in 2.. {
-        if !taken.contains(&copy) {
-            break;
-        }
-        copy = format!("{name}.{what}.{attempt}");
+    let mut n = 1;
+    while taken.contains(&kept(n)) {
+        n += 1;
     }
+    let copy = kept(n);
     let file = fs.create(&copy).map_err(LogError::io("create", &copy))?;
     write_whole(file.as_ref(), bytes.get(..=last).unwrap_or_default(), 0, &copy)?;
     fault::after("start-cut-copied", file.sync()).map_err(LogError::io("sync", &copy))?;

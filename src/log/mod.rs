@@ -33,6 +33,7 @@ pub mod salvage;
 pub mod scan;
 mod secret;
 pub mod segment;
+mod shortage;
 mod thread;
 pub mod verified;
 pub mod victims;
@@ -40,13 +41,14 @@ mod writer;
 
 pub use batch::{Batch, Tally};
 pub use committer::Event;
-pub use directory::DataDir;
+pub use directory::{DataDir, open_unlocked};
 pub use error::{LogError, Mismatch, Unknown};
 pub use ledger::{Ledger, Usage};
 pub use open::{LogOptions, Ready, Recovered, UNCLEAN_SKIP, Unread};
 pub use policy::SyncPolicy;
 pub use recovery::Progress;
 pub use secret::Secret;
+pub use shortage::Shortage;
 pub use thread::Log;
 pub use writer::{AppendError, Writer};
 

@@ -26,7 +26,12 @@ const CHECKSUM_AT: usize = 4092;
 const EPOCHS_AT: usize = 136;
 const PREFIX: &str = "segment-";
 const SUFFIX: &str = ".log";
+/// Of a segment's number, in its name.
+const DIGITS: usize = 20;
 const TEMPORARY: &str = ".tmp";
+const TORN_TAIL: &str = ".torn-tail-at-";
+const TORN_HEADER: &str = ".torn-header";
+const DAMAGED: &str = ".damaged-";
 
 /// The name of a segment's file.
 ///
@@ -53,19 +58,50 @@ pub enum FileRole {
 impl FileRole {
     /// The role that goes with a name.
     pub fn of(name: &str) -> FileRole {
-        let Some(rest) = name.strip_prefix(PREFIX) else { return FileRole::Stranger };
-        if rest.ends_with(TEMPORARY) {
-            return FileRole::Temporary;
-        }
-        if rest.contains(".log.torn-") || rest.contains(".log.damaged-") {
-            return FileRole::Saved;
-        }
-        match rest.strip_suffix(SUFFIX).map(str::parse) {
-            // Written back, so that `segment-7.log` is not taken for the one with 20 digits.
-            Some(Ok(number)) if number > 0 && file_name(number) == name => FileRole::Segment(number),
+        let Some((number, rest)) = split(name) else { return FileRole::Stranger };
+        match rest {
+            "" => FileRole::Segment(number),
+            TEMPORARY => FileRole::Temporary,
+            _ if is_kept(rest) => FileRole::Saved,
             _ => FileRole::Stranger,
         }
     }
+}
+
+/// A segment's number and what follows its own name, in a name that begins with that.
+fn split(name: &str) -> Option<(u64, &str)> {
+    let digits = name.strip_prefix(PREFIX)?.get(..DIGITS)?;
+    let number = digits.parse().ok().filter(|number| *number > 0)?;
+    // Written back, since `parse` takes a sign as well.
+    Some((number, name.strip_prefix(&file_name(number))?))
+}
+
+/// Whether this follows a segment's name where bytes of it were kept: `.torn-tail-at-4096`, and `.2` where that was there.
+fn is_kept(rest: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let may_be_the_next = |text: &str| text.is_empty() || text.strip_prefix('.').is_some_and(is_number);
+    if let Some(rest) = rest.strip_prefix(DAMAGED) {
+        return is_number(rest);
+    }
+    if let Some(rest) = rest.strip_prefix(TORN_TAIL) {
+        let digits = rest.find('.').unwrap_or(rest.len());
+        return is_number(&rest[..digits]) && may_be_the_next(&rest[digits..]);
+    }
+    rest.strip_prefix(TORN_HEADER).is_some_and(may_be_the_next)
+}
+
+/// The name under which what follows an offset of a segment is kept, the n-th one from there.
+pub fn torn_tail_name(number: u64, offset: u64, n: u64) -> String {
+    nth(format!("{}{TORN_TAIL}{offset}", file_name(number)), n)
+}
+
+/// The name under which a header that was never finished is kept, the n-th one of this number.
+pub fn torn_header_name(number: u64, n: u64) -> String {
+    nth(format!("{}{TORN_HEADER}", file_name(number)), n)
+}
+
+fn nth(name: String, n: u64) -> String {
+    if n > 1 { format!("{name}.{n}") } else { name }
 }
 
 /// The name under which the segment that will have this number is made, until it is whole.
@@ -75,7 +111,7 @@ pub fn temporary_name(number: u64) -> String {
 
 /// The name under which a damaged segment is kept, the n-th one of this number.
 pub fn damaged_name(number: u64, n: u64) -> String {
-    format!("{}.damaged-{n}", file_name(number))
+    format!("{}{DAMAGED}{n}", file_name(number))
 }
 
 /// How a segment came to be.
@@ -370,6 +406,43 @@ mod tests {
         assert_eq!(FileRole::of("segment-00000000000000000007.log.tmp"), FileRole::Temporary);
         assert_eq!(FileRole::of("segment-00000000000000000007.log.torn-tail-at-4096"), FileRole::Saved);
         assert_eq!(FileRole::of("LOCK"), FileRole::Stranger);
+        for kept in [
+            damaged_name(7, 12),
+            torn_tail_name(7, 4096, 1),
+            torn_tail_name(7, 4096, 3),
+            torn_header_name(7, 1),
+            torn_header_name(7, 2),
+        ] {
+            assert_eq!(FileRole::of(&kept), FileRole::Saved, "{kept}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_exactly_these_forms_are_kvds() {
+        for stranger in [
+            "segment-notes.tmp",
+            "segment-.tmp",
+            "segment-7.log.tmp",
+            "segment-00000000000000000000.log.tmp",
+            "segment-+0000000000000000007.log.tmp",
+            "segment-00000000000000000007.tmp",
+            "segment-00000000000000000007.log.tmp.tmp",
+            "segment-00000000000000000007.log.tmp~",
+            "segment-00000000000000000007.log.bak",
+            "segment-notes.log.torn-out",
+            "segment-00000000000000000007.log.torn-out",
+            "segment-00000000000000000007.log.torn-tail-at-",
+            "segment-00000000000000000007.log.torn-tail-at-4096.",
+            "segment-00000000000000000007.log.torn-tail-at-4096.x",
+            "segment-00000000000000000007.log.torn-header2",
+            "segment-00000000000000000007.log.damaged-",
+            "segment-00000000000000000007.log.damaged-1.txt",
+            "segment-0000000000000000000\u{fffd}.log.tmp",
+            "segment-000000000000000000000000000000007.log",
+            "segment-99999999999999999999.log",
+        ] {
+            assert_eq!(FileRole::of(stranger), FileRole::Stranger, "{stranger}");
+        }
     }
 
     #[test]

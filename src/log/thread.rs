@@ -66,7 +66,7 @@ impl Log {
             return;
         }
         let event = committer.serve(Request::Append(batch), now).unwrap_or_else(|error| Some(Event::Failed(error)));
-        if matches!(event, Some(Event::Refused(_))) {
+        if matches!(event, Some(Event::Refused { .. })) {
             // The thread has to look for room from now on.
             self.request(Request::LookAgain);
         }
@@ -284,7 +284,7 @@ mod tests {
         large.push(4, &Mutation::Remove { key: Key::bytes(&vec![7; 60_000]) });
         large.stamp(1, 5);
         log.commit_here(large, Instant::now());
-        assert!(matches!(log.event(), Some(Event::Refused(_))));
+        assert!(matches!(log.event(), Some(Event::Refused { .. })));
         disk.plan(FaultPlan::default());
         woken.recv_timeout(Duration::from_secs(60)).expect("an event in time");
         assert!(matches!(log.event(), Some(Event::RoomAgain)));
@@ -326,7 +326,7 @@ mod tests {
         batch.stamp(1, 2);
         disk.plan(FaultPlan { capacity: Some(0), ..FaultPlan::default() });
         log.submit(batch);
-        assert!(matches!(next(&mut log), Event::Refused(_)));
+        assert!(matches!(next(&mut log), Event::Refused { .. }));
         disk.plan(FaultPlan::default());
         assert!(matches!(next(&mut log), Event::RoomAgain));
     }

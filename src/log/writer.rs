@@ -26,10 +26,11 @@
 
 use super::batch::{Batch, Durable, Link};
 use super::error::LogError;
-use super::fs::{File, Fs, create_anew, is_no_space};
+use super::fs::{File, Fs, create_anew};
 use super::scan::SegmentReport;
 use super::secret::Secret;
 use super::segment::{SEGMENT_HEADER, SegmentHeader, SegmentKind, file_name, unix_milliseconds};
+use super::shortage::Shortage;
 use crate::fault;
 use crate::timeline::Time;
 use std::io;
@@ -44,9 +45,9 @@ const SMALL: u64 = 16 << 10;
 /// Why a batch was not appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// The disk is full. Nothing of the batch is in the log, and nothing of it will come back.
-    #[error("the disk is full")]
-    NoSpace,
+    /// There is no room. Nothing of the batch is in the log, and nothing of it will come back.
+    #[error("{0}")]
+    NoSpace(Shortage),
     /// Nothing more can be promised: the process must end without acknowledging anything.
     #[error(transparent)]
     Fatal(#[from] LogError),
@@ -140,7 +141,7 @@ impl Writer {
             time: unix_milliseconds().into(),
         };
         install_header(fs.as_ref(), file.as_ref(), &header).map_err(|error| match error {
-            AppendError::NoSpace => LogError::io("write", &name)(io::ErrorKind::StorageFull.into()),
+            AppendError::NoSpace(_) => LogError::io("write", &name)(io::ErrorKind::StorageFull.into()),
             AppendError::Fatal(error) => error,
         })?;
         let report = SegmentReport::of_header(&header);
@@ -214,9 +215,13 @@ impl Writer {
         let name = file_name(self.active.header.number);
         match written {
             Ok(count) if count as u64 == length => {}
-            Ok(_) => return Err(self.retract()),
-            Err(error) if is_no_space(&error) => return Err(self.retract()),
-            Err(error) => return Err(LogError::io("write", &name)(error).into()),
+            Ok(_) => return Err(self.retract(Shortage::Disk)),
+            Err(error) => {
+                return Err(match Shortage::of_write(&error) {
+                    Some(shortage) => self.retract(shortage),
+                    None => LogError::io("write", &name)(error).into(),
+                });
+            }
         }
         self.active.end += length;
         self.appended += length;
@@ -288,7 +293,7 @@ impl Writer {
         }
         match self.fill_spare().and_then(|()| self.make_place(length, false)) {
             Ok(()) => Ok(true),
-            Err(AppendError::NoSpace) => Ok(false),
+            Err(AppendError::NoSpace(_)) => Ok(false),
             Err(AppendError::Fatal(error)) => Err(error),
         }
     }
@@ -335,7 +340,7 @@ impl Writer {
         let mut mark = Batch::clean_stop();
         mark.stamp(time, next_version);
         match self.append(&mut mark) {
-            Ok(()) | Err(AppendError::NoSpace) => {}
+            Ok(()) | Err(AppendError::NoSpace(_)) => {}
             Err(AppendError::Fatal(error)) => return Err(error),
         }
         fault::at("stop-marked").map_err(LogError::io("write", "the log"))?;
@@ -381,7 +386,7 @@ impl Writer {
         match fault::after("commit-prepared", file.write_at(ahead, *end)) {
             Ok(written) => *prepared += written as u64,
             // It was for speed alone.
-            Err(error) if is_no_space(&error) => {}
+            Err(error) if Shortage::of_write(&error).is_some() => {}
             Err(error) => return Err(LogError::io("write", &file_name(header.number))(error)),
         }
         Ok(())
@@ -398,7 +403,7 @@ impl Writer {
             }
             match self.ensure_size(end) {
                 // No room left in place, but there is the reserve.
-                Err(AppendError::NoSpace) if frees_room && self.spare.is_some() => {}
+                Err(AppendError::NoSpace(_)) if frees_room && self.spare.is_some() => {}
                 sized => return sized,
             }
         }
@@ -417,7 +422,7 @@ impl Writer {
     }
 
     fn rotate(&mut self) -> Result<(), AppendError> {
-        let Some(spare) = self.spare.take() else { return Err(AppendError::NoSpace) };
+        let Some(spare) = self.spare.take() else { return Err(AppendError::NoSpace(Shortage::Disk)) };
         self.cut_active()?;
         fault::at("segment-sealed").map_err(LogError::io("sync", &file_name(self.active.header.number)))?;
         let header = SegmentHeader {
@@ -448,9 +453,9 @@ impl Writer {
     }
 
     /// After a write without room: what it may have left is cut off, for good, before anything else is written.
-    fn retract(&mut self) -> AppendError {
+    fn retract(&mut self, shortage: Shortage) -> AppendError {
         match self.cut_active() {
-            Ok(()) => AppendError::NoSpace,
+            Ok(()) => AppendError::NoSpace(shortage),
             Err(error) => AppendError::Fatal(error),
         }
     }
@@ -468,8 +473,8 @@ impl Writer {
         match sized {
             Ok(()) => Ok(()),
             // Not the whole segment, but enough for now.
-            Err(error) if is_no_space(&error) && self.active.size >= end => Ok(()),
-            Err(error) => Err(no_space_or_fatal(error, "size", &name)),
+            Err(error) if Shortage::of_write(&error).is_some() && self.active.size >= end => Ok(()),
+            Err(error) => Err(refused(Shortage::of_write, error, "size", &name)),
         }
     }
 
@@ -484,20 +489,20 @@ impl Writer {
     fn fill_spare(&mut self) -> Result<(), AppendError> {
         let Some(spare) = &self.spare else { return Ok(()) };
         let sized = spare.file.allocate(self.segment_size);
-        sized.map_err(|error| no_space_or_fatal(error, "size", &file_name(spare.number)))
+        sized.map_err(|error| refused(Shortage::of_write, error, "size", &file_name(spare.number)))
     }
 
     fn create_spare(&self, number: u64) -> Result<Spare, AppendError> {
         let name = file_name(number);
         // One may be there, into which a rotation found no room for its header. No number above the active one holds data.
         let created = fault::after("segment-created", create_anew(self.fs.as_ref(), &name));
-        let file = created.map_err(|error| no_space_or_fatal(error, "create", &name))?;
+        let file = created.map_err(|error| refused(Shortage::of_open, error, "create", &name))?;
         match fault::after("segment-sized", file.allocate(self.segment_size)) {
             Ok(()) => Ok(Spare { file, number }),
             Err(error) => {
                 // What was allocated of it must not stay taken on a disk that is full.
                 self.fs.remove(&name).map_err(LogError::io("remove", &name))?;
-                Err(no_space_or_fatal(error, "size", &name))
+                Err(refused(Shortage::of_write, error, "size", &name))
             }
         }
     }
@@ -512,7 +517,7 @@ impl Writer {
         let sized = spare.file.allocate(wanted);
         sized.or_else(|error| {
             self.shrink_spare()?;
-            Err(no_space_or_fatal(error, "size", &file_name(self.active.header.number + 1)))
+            Err(refused(Shortage::of_write, error, "size", &file_name(self.active.header.number + 1)))
         })
     }
 
@@ -529,7 +534,7 @@ fn adopt_spare(fs: &dyn Fs, number: u64, segment_size: u64) -> Result<Option<Spa
     let file = fs.open(&name).map_err(LogError::io("open", &name))?;
     match file.allocate(segment_size) {
         Ok(()) => Ok(Some(Spare { file, number })),
-        Err(error) if is_no_space(&error) => {
+        Err(error) if Shortage::of_write(&error).is_some() => {
             fs.remove(&name).map_err(LogError::io("remove", &name))?;
             Ok(None)
         }
@@ -541,15 +546,24 @@ fn adopt_spare(fs: &dyn Fs, number: u64, segment_size: u64) -> Result<Option<Spa
 fn install_header(fs: &dyn Fs, file: &dyn File, header: &SegmentHeader) -> Result<(), AppendError> {
     let name = file_name(header.number);
     let written = fault::after("segment-header-written", file.write_at(&header.encode(), 0));
-    let written = written.map_err(|error| no_space_or_fatal(error, "write", &name))?;
+    let written = written.map_err(|error| refused(Shortage::of_write, error, "write", &name))?;
     if written < SEGMENT_HEADER {
-        return Err(AppendError::NoSpace);
+        return Err(AppendError::NoSpace(Shortage::Disk));
     }
     fault::after("segment-header-synced", file.sync()).map_err(LogError::io("sync", &name))?;
     fault::after("segment-entry-synced", fs.sync_dir()).map_err(LogError::io("sync", "the data directory"))?;
     Ok(())
 }
 
-fn no_space_or_fatal(error: io::Error, action: &'static str, name: &str) -> AppendError {
-    if is_no_space(&error) { AppendError::NoSpace } else { LogError::io(action, name)(error).into() }
+/// A refusal where the error is a shortage, as `judge` has it, and the end otherwise.
+fn refused(
+    judge: fn(&io::Error) -> Option<Shortage>,
+    error: io::Error,
+    action: &'static str,
+    name: &str,
+) -> AppendError {
+    match judge(&error) {
+        Some(shortage) => AppendError::NoSpace(shortage),
+        None => LogError::io(action, name)(error).into(),
+    }
 }

@@ -376,7 +376,9 @@ impl Compaction {
         } else {
             self.look_at = now + AFTER_NO_SPACE;
             self.reserve = match (why, std::mem::replace(&mut self.reserve, Reserve::Whole)) {
-                (CompactionError::NoSpace, Reserve::Whole) => Reserve::Wanted(self.needed(run)),
+                (CompactionError::NoSpace(shortage), Reserve::Whole) if shortage.is_of_bytes() => {
+                    Reserve::Wanted(self.needed(run))
+                }
                 (_, Reserve::Lent) => Reserve::Unneeded,
                 (_, reserve) => reserve,
             };

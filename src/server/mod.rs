@@ -44,11 +44,11 @@ mod store;
 mod wake;
 
 use crate::cli::{Config, MAY_PASS};
-use crate::descriptors::raise_limit;
+use crate::descriptors::{Watch, raise_limit_and_keep_back};
 use crate::engine::Engine;
 use crate::fault;
 use crate::log::budget::Budget;
-use crate::log::{DataDir, Ledger, LogError, LogOptions, Progress, Ready, Recovered, Unread};
+use crate::log::{DataDir, Ledger, LogError, LogOptions, Progress, Ready, Recovered, Shortage, Unread};
 use crate::table::{Replay, avoid_pauses};
 use crate::threads::NoThread;
 pub use machine::machine;
@@ -132,7 +132,7 @@ impl ServeError {
     /// A start that the system did not let come to its end.
     fn not_started(error: &io::Error) -> ServeError {
         ServeError::NotStarted {
-            why: format!("can't start: {}", refusal::explain(error)),
+            why: format!("can't start: {}", Shortage::explain(error)),
             may_pass: refusal::may_pass(error),
         }
     }
@@ -155,12 +155,13 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     avoid_pauses();
     let system = |error: io::Error| ServeError::not_started(&error);
     let mut bell = Bell { signals: Signals::listen().map_err(system)?, wake: Wake::new().map_err(system)? };
-    raise_limit();
+    raise_limit_and_keep_back();
 
     // The directory is locked and found usable before a port is bound: a second daemon touches nothing.
-    let directory = DataDir::open(&config.data_dir).map_err(ServeError::Refused)?;
+    let directory = open_directory(config)?;
     let options = LogOptions { segment_size: config.segment_size, sync: config.fsync, threads: config.replay_threads };
     let unread = Unread::open(directory.disk(), options).map_err(ServeError::Refused)?;
+    tell_of_new_store(&unread, &directory, config)?;
 
     let not_bound = |error: RouterError| {
         let flag = if let RouterError::Bind { .. } = error { format!("{}: ", config.bind_flag) } else { String::new() };
@@ -181,6 +182,33 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     announce(&endpoints);
     serve(&mut reception, &mut store, clock, &mut bell)?;
     stop(reception, store, clock, &mut bell)
+}
+
+/// The data directory, locked.
+fn open_directory(config: &Config) -> Result<DataDir, ServeError> {
+    let opened =
+        if config.existing { DataDir::open_existing(&config.data_dir) } else { DataDir::open(&config.data_dir) };
+    opened.map_err(|error| match error {
+        LogError::NoLog { .. } => ServeError::NoStore(error.to_string()),
+        error => ServeError::Refused(error),
+    })
+}
+
+/// A new store in a directory that was there already may be what nobody wanted: its disk may not be mounted.
+fn tell_of_new_store(unread: &Unread, directory: &DataDir, config: &Config) -> Result<(), ServeError> {
+    let path = directory.path().display();
+    match (unread.is_new(), config.existing, directory.is_made()) {
+        (false, _, _) => {}
+        (true, true, _) => {
+            return Err(ServeError::NoStore(format!("no segment in {path} holds anything")));
+        }
+        (true, false, true) => tracing::info!("a new store is made in {path}, which was not there"),
+        (true, false, false) => tracing::warn!(
+            "{path} holds no log: a new store is made in it. If there should be one, stop kvd and see whether its disk is \
+             mounted; --existing refuses such a start"
+        ),
+    }
+    Ok(())
 }
 
 /// What ended a wait, other than peers.
@@ -333,7 +361,7 @@ fn serve(
     clock: Clock,
     bell: &mut Bell,
 ) -> Result<(), ServeError> {
-    let mut retry = Retry::new();
+    let (mut retry, mut watch) = (Retry::new(), Watch::default());
     loop {
         let tidying = reception.any_departed().then_some(WHILE_TIDYING);
         let now = Instant::now();
@@ -342,6 +370,7 @@ fn serve(
         if rung.stop {
             return Ok(());
         }
+        watch.look(bell.wake.descriptor(), now);
         pass(reception, store, &mut retry, rung.log, clock.moment())?;
     }
 }
@@ -401,8 +430,8 @@ where
 fn hear<S: Socket>(reception: &mut Reception<S>, store: &mut Store) -> Result<bool, ServeError> {
     // On a failure the caller is left at once: replies that still wait were never true, and are not sent.
     let heard = store.hear().map_err(ServeError::LogFailed)?;
-    if heard.newly_full {
-        tracing::warn!("the disk is full: writes are refused until there is room again, removals and reads go on");
+    if let Some(shortage) = heard.newly_full {
+        tracing::warn!("{shortage}: writes are refused until there is room again, removals and reads go on");
     }
     if heard.refused {
         reception.refuse(store.durable());

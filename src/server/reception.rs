@@ -194,7 +194,7 @@ impl<S: Socket> Reception<S> {
 
     /// What is not durable never will be, for want of room: those who wait for it are told.
     pub fn refuse(&mut self, durable: Durable) {
-        let error = Reply::Error(ErrorCode::NoSpace, "the disk is full: nothing was changed".into());
+        let error = Reply::Error(ErrorCode::NoSpace, "there is no room: nothing was changed".into());
         self.peers.refuse(durable, &error);
     }
 

@@ -1,6 +1,6 @@
 //! Refusals to start: which of them may pass without anybody's doing, so that a start is worth another try.
 //!
-//! Knows errors of the system and of the log, and the limits behind them.
+//! Knows errors of the system and of the log.
 
 use crate::log::LogError;
 use rustix::io::Errno;
@@ -25,23 +25,12 @@ pub(super) fn may_pass(error: &io::Error) -> bool {
     }
 }
 
-/// What the system said, with the limit that whoever reads it can raise.
-pub(super) fn explain(error: &io::Error) -> String {
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::AGAIN) => "no more threads are allowed (TasksMax=, ulimit -u, pids.max of the cgroup)".to_owned(),
-        Some(Errno::MFILE) => "no more descriptors are allowed (LimitNOFILE=, ulimit -n)".to_owned(),
-        Some(Errno::NFILE) => "the system has no more descriptors (sysctl fs.file-max)".to_owned(),
-        Some(Errno::NOMEM) => "there is no more memory (MemoryMax=, ulimit -v)".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
 /// Whether the log may be had later: another process has it, or the system lacks something.
 pub(super) fn log_may_pass(error: &LogError) -> bool {
     match error {
         LogError::Locked(_) => true,
         LogError::Directory { source, .. } | LogError::Io { source, .. } => may_pass(source),
-        _ => false,
+        error => error.shortage().is_some(),
     }
 }
 

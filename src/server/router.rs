@@ -4,11 +4,12 @@
 //! turn it is; never blocks, and never waits for a peer.
 
 use super::monitor::Monitor;
-use super::refusal::{explain, may_pass};
+use super::refusal::may_pass;
 use super::request::Request;
 use super::socket_file::{ListenError, SocketFile, listen_on};
 use crate::cli::Endpoint;
 use crate::command::Limits;
+use crate::log::Shortage;
 use crate::threads::{self, NoThread};
 use crate::wire::Frame;
 use crate::wire::reply_frames::{LARGE_FRAME, Parcel};
@@ -46,7 +47,7 @@ pub(super) enum RouterError {
     Outdated(i32, i32, i32),
     #[error("can't listen on {endpoint}: {why}")]
     Bind { endpoint: String, why: ListenError },
-    #[error("can't make the ZeroMQ socket: {}", explain(.0))]
+    #[error("can't make the ZeroMQ socket: {}", Shortage::explain(.0))]
     Short(#[source] io::Error),
     #[error("can't make the ZeroMQ socket: {0}")]
     NoThread(#[from] NoThread),

@@ -11,7 +11,7 @@ use super::progress::{Durable, Progress, Wait};
 use super::reception::{Answers, MOST_FORMING};
 use crate::command::{Command, ErrorCode, Reply};
 use crate::engine::{BatchId, Engine, Evaluation, View};
-use crate::log::{Batch, Event, Log, LogError, SyncPolicy, Tally};
+use crate::log::{Batch, Event, Log, LogError, Shortage, SyncPolicy, Tally};
 use crate::table::{Departure, Entry, Swept};
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,8 @@ pub(super) struct Heard {
     pub advanced: bool,
     /// The batch in flight was refused for want of room, and with it everything that was evaluated since.
     pub refused: bool,
-    /// It was the first one since there was room.
-    pub newly_full: bool,
+    /// What there is not enough of, if it was the first one since there was room.
+    pub newly_full: Option<Shortage>,
     /// Of so many batches there is no proof, for want of room.
     pub unproven: Option<u64>,
 }
@@ -174,7 +174,7 @@ impl Store {
                     }
                     heard.advanced = true;
                 }
-                Event::Refused(_) => {
+                Event::Refused { shortage, .. } => {
                     // The batch before it may have been heard of in the same breath, and is not to go with it.
                     self.fold();
                     // What has formed meanwhile was evaluated on top of what was refused, and is.
@@ -185,7 +185,9 @@ impl Store {
                         let was_mark = self.in_flight.tally == Tally::default();
                         self.step = if was_mark { Step::Refused } else { Step::Unrecorded };
                     }
-                    heard.newly_full |= !std::mem::replace(&mut self.full, true);
+                    if !std::mem::replace(&mut self.full, true) {
+                        heard.newly_full = Some(shortage);
+                    }
                     heard.refused = true;
                 }
                 Event::RoomAgain => {

@@ -7,11 +7,11 @@
 use super::bar::Bar;
 use super::line;
 use super::survivors::Survivors;
-use crate::log::fs::{Disk, Fs};
+use crate::log::fs::Fs;
 use crate::log::record::Record;
 use crate::log::recovery::{self, Segment, read_segment, survey};
 use crate::log::segment::unix_milliseconds;
-use crate::log::{LogError, Progress};
+use crate::log::{LogError, Progress, open_unlocked};
 use crate::mutation::{Key, Mutation, Space};
 use crate::timeline::Time;
 use std::io::{self, Write};
@@ -66,7 +66,7 @@ pub enum DumpError {
 /// # Errors
 /// A [`DumpError`]. A torn tail is none: nothing that was acknowledged is in it.
 pub fn dump(directory: &Path, wanted: &Wanted, out: &mut impl Write) -> Result<(), DumpError> {
-    let disk = Disk::unlocked(directory);
+    let disk = open_unlocked(directory)?;
     if wanted.history { history(&disk, wanted, out) } else { survivors(&disk, wanted, out) }
 }
 

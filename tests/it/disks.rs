@@ -33,7 +33,7 @@ impl Subject {
         let (at, size) = (random.below(EXTENT) as u64, random.below(EXTENT) as u64);
         let filling = random.below(256) as u8;
         let chosen = random.below(self.files.len().max(1));
-        let step = random.below(16);
+        let step = random.below(17);
         let doing = format!("{step} {name} {chosen} {at} {size}");
         let answer = match (step, self.files.get(chosen)) {
             (0, _) => {
@@ -58,6 +58,7 @@ impl Subject {
                 bytes.resize(file_len as usize, 0);
                 bytes
             })),
+            (16, _) => told(self.fs.link(name, NAMES[random.below(NAMES.len())])),
             (8, _) => told(self.fs.sync_dir()),
             (9, _) => told(self.fs.list().map(|mut names| {
                 names.sort();
@@ -88,7 +89,11 @@ fn the_fake_disk_does_as_the_real_one() {
     for round in 0..20 {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path();
-        let real: Box<dyn Fs> = if round % 2 == 0 { Box::new(Disk::new(path)) } else { Box::new(Disk::unlocked(path)) };
+        let real: Box<dyn Fs> = if round % 2 == 0 {
+            Box::new(Disk::new(path).expect("a disk"))
+        } else {
+            Box::new(Disk::unlocked(path).expect("a disk"))
+        };
         let mut real = Subject { fs: real, files: Vec::new() };
         let mut fake = Subject { fs: Box::new(FakeDisk::new()), files: Vec::new() };
         let (mut one, mut other) = (Random::seeded(seed + round), Random::seeded(seed + round));

@@ -46,8 +46,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// The files that may hold `unsafe`, each with a `SAFETY:` comment.
-const MAY_BE_UNSAFE: &[&str] =
-    &["src/log/fs/mapping.rs", "src/server/router.rs", "src/table/allocation.rs", "src/table/entry.rs"];
+const MAY_BE_UNSAFE: &[&str] = &[
+    "src/descriptors.rs",
+    "src/log/fs/mapping.rs",
+    "src/server/router.rs",
+    "src/table/allocation.rs",
+    "src/table/entry.rs",
+];
 
 /// The files that may speak in the host's byte order, since whom they speak to does: libzmq's monitor within
 /// the process, and an eventfd.

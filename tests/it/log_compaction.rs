@@ -9,10 +9,11 @@ use kvd::log::compaction::{CompactionError, Fate, Questions, Steward, Stopped, T
 use kvd::log::fs::{Crash, FakeDisk, FaultPlan, Fs};
 use kvd::log::segment::file_name;
 use kvd::log::victims::{Appetite, Run, choose};
-use kvd::log::{Batch, Ledger, LogError, LogOptions, Progress, Secret, SyncPolicy, Unread, Writer, record};
+use kvd::log::{Batch, Ledger, LogError, LogOptions, Progress, Secret, Shortage, SyncPolicy, Unread, Writer, record};
 use kvd::mutation::{Key, Mutation, Value};
 use kvd::table::Replay;
 use proptest::prelude::*;
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -380,9 +381,30 @@ fn a_full_disk_in_mid_compaction_changes_nothing() {
         let names = disk.list().unwrap();
         let refused =
             compact(&disk, &store.task(run, present.clone()), &mut Judge(&store.rows, store.writer.durable().version));
-        assert!(matches!(refused, Err(CompactionError::NoSpace)), "{room} bytes of room: {refused:?}");
+        assert!(matches!(refused, Err(CompactionError::NoSpace(_))), "{room} bytes of room: {refused:?}");
         assert_eq!(disk.list().unwrap(), names);
         store.agrees(&disk.crash(Crash::LoseAll), "after a full disk");
+    }
+}
+
+#[test]
+fn a_shortage_gives_a_compaction_up_and_spoils_no_segment() {
+    let (store, run, present) = with_garbage();
+    for (errno, shortage) in [
+        (Errno::MFILE, Shortage::Descriptors(kvd::descriptors::limit())),
+        (Errno::NFILE, Shortage::SystemDescriptors),
+        (Errno::NOMEM, Shortage::Memory),
+    ] {
+        let disk = store.disk.crash(Crash::KeepAll);
+        disk.plan(FaultPlan { unopenable: Some(errno.raw_os_error()), ..FaultPlan::default() });
+        let names = disk.list().unwrap();
+        let refused = compact(&disk, &store.task(run, present.clone()), &mut Judge(&store.rows, store.next - 1));
+        assert!(matches!(refused, Err(CompactionError::NoSpace(which)) if which == shortage), "{errno}: {refused:?}");
+        assert_eq!(disk.list().unwrap(), names);
+        disk.plan(FaultPlan::default());
+        compact(&disk, &store.task(run, present.clone()), &mut Judge(&store.rows, store.next - 1))
+            .expect("once there are some again");
+        store.agrees(&disk.crash(Crash::LoseAll), "after a shortage");
     }
 }
 

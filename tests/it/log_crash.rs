@@ -183,7 +183,7 @@ fn a_write_that_is_cut_short_is_refused_and_what_it_left_is_gone() {
         for groups in workload(14) {
             match commit(&mut writer, &groups) {
                 Ok(()) => accepted.extend(groups),
-                Err(AppendError::NoSpace) => refusals += 1,
+                Err(AppendError::NoSpace(_)) => refusals += 1,
                 Err(AppendError::Fatal(error)) => panic!("operation {short}: {error}"),
             }
         }
@@ -266,7 +266,7 @@ fn fill(writer: &mut kvd::log::Writer, accepted: &mut Vec<Group>, version: &mut 
         let group = vec![Written::put(*version, format!("key{version}").as_bytes(), &[1; 700])];
         match commit(writer, std::slice::from_ref(&group)) {
             Ok(()) => accepted.push(group),
-            Err(AppendError::NoSpace) => break,
+            Err(AppendError::NoSpace(_)) => break,
             Err(AppendError::Fatal(error)) => panic!("a full disk is no reason to end: {error}"),
         }
         *version += 1;

@@ -80,6 +80,8 @@ mod check;
 mod compaction;
 /// Ten thousand connections, stolen identities, peers that send faster than the disk writes.
 mod crowd;
+/// The data directory: one daemon has it, what is not kvd's stays, nobody else may read it, and absence is said.
+mod data_directory;
 /// What `kvd dump` tells, and what `kvd load` makes of it.
 mod dump;
 /// A message that never ends, and the limit of memory that ends it.
@@ -117,6 +119,8 @@ mod readme;
 mod repair;
 /// Segments that fill up: every sync mode, kills in between, batches larger than a segment.
 mod rotation;
+/// Descriptors, threads and inodes that others use up.
+mod shortages;
 /// Every system call that changes a disk, failing in every way, at each of its first twenty times.
 mod syscalls;
 /// The tutorial's Python client, unchanged, before and after kill -9.

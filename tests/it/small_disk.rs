@@ -49,8 +49,24 @@ impl SmallDisk {
         Some(disk)
     }
 
+    /// Mounts a tmpfs that has room for so many bytes and so many files.
+    pub fn mount_with_inodes(store: &Store, room: u64, inodes: u64) -> Option<SmallDisk> {
+        let mount_point = store.beside("small-disk");
+        fs::create_dir(&mount_point).expect("a mount point");
+        let options = format!("size={room},nr_inodes={inodes}");
+        succeed(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "kvd-test"]).arg(&mount_point))
+            .map_err(|why| eprintln!("SKIPPED: a disk with few inodes can't be had here: {why}"))
+            .ok()?;
+        Some(SmallDisk { mount_point })
+    }
+
     pub fn data_dir(&self) -> PathBuf {
-        self.mount_point.join("data")
+        self.beside("data")
+    }
+
+    /// A place on it beside the data.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.mount_point.join(name)
     }
 
     /// Bytes that are free.

@@ -204,7 +204,7 @@ impl Store {
         match self.writer.append(&mut batch) {
             Ok(()) => {}
             Err(AppendError::Fatal(error)) => return Err(error),
-            Err(AppendError::NoSpace) => {
+            Err(AppendError::NoSpace(_)) => {
                 // It never comes back, in whole or in part.
                 self.model.states.pop();
                 self.model.forming = self.model.states.last().unwrap().rows.clone();
@@ -249,7 +249,7 @@ impl Store {
         let task = Task { run, present, older, secret };
         match compact(&disk, &task, &mut Asked { store: self, meanwhile: meanwhile.iter() }) {
             Ok(outcome) => self.ledger.replaced(run.first, run.last, outcome.length, outcome.tally),
-            Err(CompactionError::NoSpace | CompactionError::Stopped) => {}
+            Err(CompactionError::NoSpace(_) | CompactionError::Stopped) => {}
             Err(CompactionError::Fatal(error)) => return Err(error),
             Err(error @ CompactionError::Spoiled { .. }) => panic!("{run:?}: {error}"),
         }

@@ -34,6 +34,7 @@ use super::error::LogError;
 use super::fs::Fs;
 use super::secret::Secret;
 use super::segment::{Compacted, SegmentHeader, SegmentKind, file_name, temporary_name};
+use super::shortage::Shortage;
 use super::victims::Run;
 use crate::fault;
 use output::Output;
@@ -99,8 +100,8 @@ pub enum CompactionError {
     #[error("it was called off")]
     Stopped,
     /// There is no room for the new segment.
-    #[error("there is no room on the disk")]
-    NoSpace,
+    #[error("there is no room: {0}")]
+    NoSpace(Shortage),
     /// A victim can't be read, or is not what was written.
     #[error("segment {number}: {why}")]
     Spoiled {

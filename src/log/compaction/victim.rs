@@ -10,7 +10,9 @@ use crate::log::error::LogError;
 use crate::log::fs::{File, Fs};
 use crate::log::scan::Fault;
 use crate::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader, file_name};
+use crate::log::shortage::Shortage;
 use crate::log::verified::{BatchFault, BatchHeader, VerifiedBatch};
+use std::io;
 
 /// Bytes of a removed file that are given back at a time. All at once, a file system that tells the disk of what is free
 /// (`discard`) keeps commits waiting for as much as 200 ms a segment.
@@ -29,14 +31,16 @@ impl Victim {
     /// Opens it and reads its header.
     pub fn open(fs: &dyn Fs, number: u64) -> Result<Victim, CompactionError> {
         let name = file_name(number);
-        let spoiled = |why| CompactionError::Spoiled { number, why };
-        let file = fs.open(&name).map_err(|error| spoiled(LogError::io("open", &name)(error)))?;
-        let length = file.len().map_err(|error| spoiled(LogError::io("measure", &name)(error)))?;
+        let file = fs.open(&name).map_err(|error| unread(number, "open", error))?;
+        let length = file.len().map_err(|error| unread(number, "measure", error))?;
         let mut head = vec![0; SEGMENT_HEADER];
-        file.read_at(&mut head, 0).map_err(|error| spoiled(LogError::io("read", &name)(error)))?;
+        file.read_at(&mut head, 0).map_err(|error| unread(number, "read", error))?;
         match SegmentHeader::decode(&head) {
             HeaderState::Valid(header) if header.number == number => Ok(Victim { file, header, length }),
-            _ => Err(spoiled(LogError::Damage { name, offset: 0, fault: Fault::Header })),
+            _ => {
+                let why = LogError::Damage { name, offset: 0, fault: Fault::Header };
+                Err(CompactionError::Spoiled { number, why })
+            }
         }
     }
 
@@ -84,14 +88,11 @@ impl Victim {
 
     /// Fills `bytes` from `from` on with what the file holds there behind `position`.
     fn read(&self, bytes: &mut [u8], from: usize, position: u64) -> Result<(), CompactionError> {
-        let number = self.header.number;
         let into = bytes.get_mut(from..).unwrap_or_default();
         match self.file.read_at(into, position + from as u64) {
             // What the file does not have stays zero, and fails its checksum.
             Ok(_) => Ok(()),
-            Err(error) => {
-                Err(CompactionError::Spoiled { number, why: LogError::io("read", &file_name(number))(error) })
-            }
+            Err(error) => Err(unread(self.header.number, "read", error)),
         }
     }
 
@@ -115,6 +116,14 @@ impl Victim {
     fn damaged(&self, offset: u64, fault: Fault) -> CompactionError {
         let number = self.header.number;
         CompactionError::Spoiled { number, why: LogError::Damage { name: file_name(number), offset, fault } }
+    }
+}
+
+/// A segment that can't be read is left alone from then on, but not for want of something that may be there again later.
+fn unread(number: u64, action: &'static str, error: io::Error) -> CompactionError {
+    match Shortage::of_open(&error) {
+        Some(shortage) => CompactionError::NoSpace(shortage),
+        None => CompactionError::Spoiled { number, why: LogError::io(action, &file_name(number))(error) },
     }
 }
 
@@ -150,7 +159,7 @@ mod tests {
     #[test]
     fn a_copy_made_by_linking_outlives_the_segment() {
         let directory = tempfile::tempdir().expect("a directory");
-        let disk = Disk::new(directory.path());
+        let disk = Disk::new(directory.path()).expect("a disk");
         for is_linked in [false, true] {
             let length = 3 * FREE_BYTES;
             let file = disk.create("victim").expect("a file");

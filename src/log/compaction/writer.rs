@@ -7,8 +7,9 @@ use super::CompactionError;
 use crate::fault;
 use crate::log::batch::{Batch, Dependency, Durable, Link, Tally};
 use crate::log::error::LogError;
-use crate::log::fs::{File, Fs, create_anew, is_no_space};
+use crate::log::fs::{File, Fs, create_anew};
 use crate::log::segment::{SEGMENT_HEADER, SegmentHeader, SegmentKind};
+use crate::log::shortage::Shortage;
 use crate::mutation::Mutation;
 use crate::timeline::Time;
 use std::io;
@@ -38,7 +39,7 @@ impl CompactedWriter {
     /// No room, or what else the disk refuses.
     pub fn create(fs: &dyn Fs, header: SegmentHeader, name: &str) -> Result<CompactedWriter, CompactionError> {
         let file = fault::after("compaction-created", create_anew(fs, name));
-        let file = file.map_err(|error| no_space_or_fatal(error, "create", name))?;
+        let file = file.map_err(|error| refused(Shortage::of_open, error, "create", name))?;
         Ok(CompactedWriter {
             file,
             header,
@@ -142,10 +143,19 @@ impl CompactedWriter {
 }
 
 fn write_whole(file: &dyn File, bytes: &[u8], offset: u64, name: &str) -> Result<(), CompactionError> {
-    let written = file.write_at(bytes, offset).map_err(|error| no_space_or_fatal(error, "write", name))?;
-    if written < bytes.len() { Err(CompactionError::NoSpace) } else { Ok(()) }
+    let written = file.write_at(bytes, offset).map_err(|error| refused(Shortage::of_write, error, "write", name))?;
+    if written < bytes.len() { Err(CompactionError::NoSpace(Shortage::Disk)) } else { Ok(()) }
 }
 
-fn no_space_or_fatal(error: io::Error, action: &'static str, name: &str) -> CompactionError {
-    if is_no_space(&error) { CompactionError::NoSpace } else { LogError::io(action, name)(error).into() }
+/// A refusal where the error is a shortage, as `judge` has it, and the end otherwise.
+fn refused(
+    judge: fn(&io::Error) -> Option<Shortage>,
+    error: io::Error,
+    action: &'static str,
+    name: &str,
+) -> CompactionError {
+    match judge(&error) {
+        Some(shortage) => CompactionError::NoSpace(shortage),
+        None => LogError::io(action, name)(error).into(),
+    }
 }

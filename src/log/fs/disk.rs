@@ -3,19 +3,21 @@
 //! Knows system calls and which file systems lack which. Does not retry a sync: after a failed one the page
 //! cache may hold what the disk does not (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 
+use super::held::HeldDirectory;
 use super::mapping::Mapping;
 use super::{Contents, Copied, File, Fs};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::Errno;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-/// A directory of the real file system.
-#[derive(Debug)]
+/// A directory of the real file system, held by a descriptor: where its path leads to later does not matter.
+#[derive(Clone, Debug)]
 pub struct Disk {
-    directory: PathBuf,
+    directory: Arc<HeldDirectory>,
     reading: Reading,
 }
 
@@ -29,69 +31,78 @@ enum Reading {
 }
 
 impl Disk {
-    /// The disk as seen from this directory, which exists.
-    pub fn new(directory: &Path) -> Self {
-        Disk { directory: directory.to_owned(), reading: Reading::Mapped }
+    /// The disk as seen from this directory, which this process alone changes.
+    pub(in crate::log) fn of(directory: Arc<HeldDirectory>) -> Disk {
+        Disk { directory, reading: Reading::Mapped }
+    }
+
+    /// The same, for a directory by its path.
+    ///
+    /// # Errors
+    /// Those of the operating system: it is not there, is no directory, or may not be read.
+    pub fn new(directory: &Path) -> io::Result<Disk> {
+        Ok(Disk::of(Arc::new(HeldDirectory::open(directory)?)))
     }
 
     /// The same for a directory that is not locked by this process: files are read by copying them.
-    pub fn unlocked(directory: &Path) -> Self {
-        Disk { directory: directory.to_owned(), reading: Reading::Copied }
+    ///
+    /// # Errors
+    /// As [`Disk::new`].
+    pub fn unlocked(directory: &Path) -> io::Result<Disk> {
+        Ok(Disk { reading: Reading::Copied, ..Disk::new(directory)? })
     }
 }
 
 impl Fs for Disk {
     fn list(&self) -> io::Result<Vec<String>> {
-        fs::read_dir(&self.directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        self.directory.list()
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.directory.join(name))?;
-        Ok(Box::new(DiskFile(file)))
+        Ok(Box::new(DiskFile(self.directory.create(name)?)))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.directory.join(name))?;
-        Ok(Box::new(DiskFile(file)))
+        Ok(Box::new(DiskFile(self.directory.open_file(name, OFlags::RDWR)?)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.directory.join(name))
+        self.directory.remove(name)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.directory.join(from), self.directory.join(to))
+        self.directory.rename(from, to)
+    }
+
+    fn link(&self, name: &str, second: &str) -> io::Result<()> {
+        self.directory.link(name, second)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        sync_directory(&self.directory)
+        self.directory.sync()
     }
 
     fn file_len(&self, name: &str) -> io::Result<u64> {
-        Ok(fs::metadata(self.directory.join(name))?.len())
+        self.directory.file_len(name)
     }
 
     fn beginning(&self, name: &str, bytes: usize) -> io::Result<Vec<u8>> {
         let mut beginning = Vec::new();
-        fs::File::open(self.directory.join(name))?.take(bytes as u64).read_to_end(&mut beginning)?;
+        self.directory.open_file(name, OFlags::RDONLY)?.take(bytes as u64).read_to_end(&mut beginning)?;
         Ok(beginning)
     }
 
     fn contents(&self, name: &str) -> io::Result<Box<dyn Contents>> {
-        let path = self.directory.join(name);
+        let mut file = self.directory.open_file(name, OFlags::RDONLY)?;
         Ok(match self.reading {
-            Reading::Mapped => Box::new(Mapping::open(&path)?),
-            Reading::Copied => Box::new(Copied(fs::read(&path)?)),
+            Reading::Mapped => Box::new(Mapping::of(&file, &self.directory.path().join(name))?),
+            Reading::Copied => {
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes)?;
+                Box::new(Copied(bytes))
+            }
         })
     }
-}
-
-/// Makes the entries of a directory durable. Once: the standard library's way would try again if a signal interrupts it.
-///
-/// # Errors
-/// What the disk refuses. After that its entries can't be relied on.
-pub fn sync_directory(path: &Path) -> io::Result<()> {
-    Ok(rustix::fs::fsync(fs::File::open(path)?)?)
 }
 
 #[derive(Debug)]

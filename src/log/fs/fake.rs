@@ -37,6 +37,8 @@ pub struct FaultPlan {
     pub capacity: Option<u64>,
     /// Reading from the file of this name fails.
     pub unreadable: Option<String>,
+    /// Nothing can be opened or made: this error of the operating system, by its number, is all that comes of it.
+    pub unopenable: Option<i32>,
 }
 
 /// The disk. Clones share it.
@@ -227,6 +229,10 @@ impl State {
         self.plan.power_off_at.is_some_and(|at| self.operations > at)
     }
 
+    fn may_open(&self) -> io::Result<()> {
+        self.plan.unopenable.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+    }
+
     fn change_name(&mut self, change: NameChange) {
         apply_name(&mut self.live, &change);
         self.unsynced_names.push(change);
@@ -247,6 +253,7 @@ impl Fs for FakeDisk {
     fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
         let mut state = self.state();
         state.operation()?;
+        state.may_open()?;
         if state.live.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -257,7 +264,9 @@ impl Fs for FakeDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
-        let inode = *self.state().live.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let state = self.state();
+        state.may_open()?;
+        let inode = *state.live.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(FakeFile { disk: self.clone(), inode }))
     }
 
@@ -275,7 +284,22 @@ impl Fs for FakeDisk {
         let mut state = self.state();
         state.operation()?;
         let inode = *state.live.get(from).ok_or(io::ErrorKind::NotFound)?;
+        if state.live.get(to) == Some(&inode) {
+            // Two names of one file: POSIX has it that nothing happens.
+            return Ok(());
+        }
         state.change_name(NameChange::Rename { from: from.to_owned(), to: to.to_owned(), inode });
+        Ok(())
+    }
+
+    fn link(&self, name: &str, second: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.operation()?;
+        let inode = *state.live.get(name).ok_or(io::ErrorKind::NotFound)?;
+        if state.live.contains_key(second) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.change_name(NameChange::Add(second.to_owned(), inode));
         Ok(())
     }
 

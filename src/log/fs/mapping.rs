@@ -30,18 +30,17 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Maps a file up to its last data.
-    pub fn open(path: &Path) -> io::Result<Mapping> {
-        let file = File::open(path)?;
+    /// Maps a file up to its last data. `path` is what to call it where it can't be read.
+    pub fn of(file: &File, path: &Path) -> io::Result<Mapping> {
         let file_len = file.metadata()?.len();
-        let data_end = end_of_data(&file, file_len)?;
+        let data_end = end_of_data(file, file_len)?;
         if data_end == 0 {
             return Ok(Mapping { map: None, file_len, slot: None });
         }
         let length = usize::try_from(data_end).map_err(|_| io::ErrorKind::FileTooLarge)?;
         // SAFETY: the file is not changed while it is mapped: its directory is locked by this process, which
         // writes to it only after every mapping was dropped. Who has no lock reads by `Disk::unlocked`, which copies.
-        let map = unsafe { memmap2::MmapOptions::new().len(length).map(&file)? };
+        let map = unsafe { memmap2::MmapOptions::new().len(length).map(file)? };
         // Advice only: without it replay is slower, not wrong.
         let _ = map.advise(Advice::Sequential);
         let slot = Slot::claim(&map, path);
@@ -160,6 +159,10 @@ mod tests {
     use super::*;
     use std::os::unix::fs::FileExt as _;
 
+    fn open(path: &Path) -> io::Result<Mapping> {
+        Mapping::of(&File::open(path)?, path)
+    }
+
     #[test]
     fn what_is_only_sized_ahead_is_not_read() {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -167,7 +170,7 @@ mod tests {
         let file = File::create_new(&path).expect("a file");
         file.set_len(64 << 20).expect("room");
         file.write_at(b"data", 8192).expect("written");
-        let mapping = Mapping::open(&path).expect("mapped");
+        let mapping = open(&path).expect("mapped");
         assert_eq!(mapping.file_len(), 64 << 20);
         assert!(mapping.bytes().len() < 1 << 20, "holes are left out: {}", mapping.bytes().len());
         assert_eq!(&mapping.bytes()[8192..8196], b"data");
@@ -179,7 +182,7 @@ mod tests {
         const VICTIM: &str = "KVD_TEST_UNREADABLE_FILE";
         if let Some(path) = std::env::var_os(VICTIM) {
             let path = Path::new(&path);
-            let mapping = Mapping::open(path).expect("mapped");
+            let mapping = open(path).expect("mapped");
             // Pages beyond the end of a file can't be read, just as pages on a bad disk can't.
             File::options().write(true).open(path).expect("opened").set_len(0).expect("cut");
             println!("survived: {}", mapping.bytes()[4096]);
@@ -204,7 +207,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("empty");
         File::create_new(&path).expect("a file");
-        assert_eq!(Mapping::open(&path).expect("opened").bytes(), b"");
+        assert_eq!(open(&path).expect("opened").bytes(), b"");
     }
 
     #[test]
@@ -214,7 +217,7 @@ mod tests {
         std::fs::write(&path, [1; 8192]).expect("written");
         // More of them, one after the other, than can be named at a time.
         for _ in 0..2 * NAMED_MAPS {
-            let mapping = Mapping::open(&path).expect("mapped");
+            let mapping = open(&path).expect("mapped");
             let (slot, start) = (mapping.slot.expect("a free slot"), mapping.bytes().as_ptr() as usize);
             assert!(slot.holds(start) && slot.holds(start + 8191));
             assert!(!slot.holds(start - 1) && !slot.holds(start + 8192));

@@ -1,21 +1,24 @@
 //! The few things that the log asks of a disk, so that tests can run it on one that forgets and fails.
 //!
 //! [`Disk`] is the real one, [`FakeDisk`] keeps live and durable bytes apart and fails on demand. Nothing here
-//! knows what the bytes mean. All names are relative to the one data directory.
+//! knows what the bytes mean. All names are relative to the one data directory, and name regular files: what else has one of
+//! them is refused.
 
 mod disk;
 mod fake;
+mod held;
 mod mapping;
 
-pub use disk::{Disk, sync_directory};
+pub use disk::Disk;
 pub use fake::{Crash, FakeDisk, FaultPlan};
+pub(super) use held::{HeldDirectory, NoInodes};
 
 use std::fmt::Debug;
 use std::io;
 
 /// A directory of files.
 pub trait Fs: Debug + Send + Sync {
-    /// The names in the directory, in no order.
+    /// The names in the directory, in no order. Those that are not UTF-8 have replacement characters, and can't be used.
     ///
     /// # Errors
     /// Those of the operating system, here and below.
@@ -32,6 +35,9 @@ pub trait Fs: Debug + Send + Sync {
     /// Gives a file another name, in place of the file that had it, if there was one.
     #[allow(clippy::missing_errors_doc)]
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Gives a file a second name, which must not be there yet.
+    #[allow(clippy::missing_errors_doc)]
+    fn link(&self, name: &str, second: &str) -> io::Result<()>;
     /// Makes the directory's entries durable.
     #[allow(clippy::missing_errors_doc)]
     fn sync_dir(&self) -> io::Result<()>;
@@ -110,11 +116,6 @@ pub fn create_anew(fs: &dyn Fs, name: &str) -> io::Result<Box<dyn File>> {
     }
 }
 
-/// Whether an error says that there is no room.
-pub fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,12 +127,5 @@ mod tests {
         assert_eq!(create_anew(&disk, "a").and_then(|file| file.len()).expect("made"), 0);
         disk.plan(FaultPlan { fail: Some((0, io::ErrorKind::StorageFull)), ..FaultPlan::default() });
         assert_eq!(create_anew(&disk, "b").expect_err("refused").kind(), io::ErrorKind::StorageFull);
-    }
-
-    #[test]
-    fn a_quota_and_a_full_disk_are_no_space_and_nothing_else_is() {
-        let is_no_space = |errno: i32| is_no_space(&io::Error::from_raw_os_error(errno));
-        assert!(is_no_space(libc::ENOSPC) && is_no_space(libc::EDQUOT));
-        assert!(![libc::EIO, libc::EROFS, libc::EACCES, libc::EFBIG].into_iter().any(is_no_space));
     }
 }

@@ -5,10 +5,10 @@
 
 pub mod report;
 
-use crate::log::fs::{Disk, Fs};
+use crate::log::fs::Fs;
 use crate::log::recovery::{self, Reading, Segment, Survey, read_segment, segment_numbers, survey};
 use crate::log::segment::{HeaderState, SEGMENT_HEADER, SegmentHeader, file_name, unix_milliseconds};
-use crate::log::{LogError, Progress};
+use crate::log::{LogError, Progress, open_unlocked};
 use crate::timeline::Time;
 use crate::tools::bar::Bar;
 use crate::tools::survivors::Survivors;
@@ -46,15 +46,22 @@ const ATTEMPTS: usize = 10;
 
 /// Reads the log in `directory`. Works beside a running daemon, whose last batches may then look torn.
 pub fn check(directory: &Path) -> Report {
-    let disk = Disk::unlocked(directory);
-    let mut report = read(&disk);
+    match open_unlocked(directory) {
+        Ok(disk) => check_disk(&disk),
+        Err(error) => Report { segments: Vec::new(), flaws: vec![Flaw::of_log(&error)] },
+    }
+}
+
+/// The same, on a disk that is open.
+pub(super) fn check_disk(disk: &dyn Fs) -> Report {
+    let mut report = read(disk);
     for _ in 1..ATTEMPTS {
         if report.finding() <= Finding::TornTail {
             break;
         }
         // A running daemon's compaction takes segments away, and cuts them when they have no name any more: what is wrong
         // counts if it is the same when looked at again.
-        let again = read(&disk);
+        let again = read(disk);
         if again == report {
             break;
         }

@@ -107,6 +107,7 @@ const OUT_OF_PLACE: &str = "a start refuses, and would lose nothing once this is
 const MISSING: &str = "a start refuses: every write of that segment is missing";
 const TORN_COPY: &str =
     "a start refuses: the files are of different moments, so keys that were removed or overwritten may be back";
+const NOTHING: &str = "nothing was checked; a start would make a new store, or fail";
 const UNREAD: &str = "a start would fail as well; nothing is known of what is there";
 
 impl Flaw {
@@ -142,9 +143,14 @@ impl Flaw {
             LogError::OtherStore { name, .. } => (Some(name), None, "other-store", OUT_OF_PLACE, Finding::Damage),
             LogError::TornCopy { name, .. } => (Some(name), None, "torn-copy", TORN_COPY, Finding::Damage),
             LogError::Io { name, .. } => (Some(name), None, "unreadable", UNREAD, Finding::Unreadable),
-            LogError::Locked(_) | LogError::Directory { .. } | LogError::ThreadGone => {
-                (None, None, "unreadable", UNREAD, Finding::Unreadable)
+            LogError::NoLog { .. } | LogError::DanglingLink { .. } => {
+                (None, None, "no-log", NOTHING, Finding::Unreadable)
             }
+            LogError::Locked(_)
+            | LogError::Directory { .. }
+            | LogError::Lock { .. }
+            | LogError::LockOfAnother { .. }
+            | LogError::ThreadGone => (None, None, "unreadable", UNREAD, Finding::Unreadable),
         };
         Flaw { file: file.cloned(), offset, kind, what: error.to_string(), implies, finding }
     }

@@ -46,10 +46,10 @@ impl Directory {
         self.batch.stamp(unix_milliseconds(), self.next_version);
         match self.writer.append(&mut self.batch) {
             Ok(()) => self.written = up_to,
-            Err(AppendError::NoSpace) => {
+            Err(AppendError::NoSpace(shortage)) => {
                 // Everything before it is a log that a daemon can go on with.
                 self.writer.finish(unix_milliseconds(), self.next_version)?;
-                return Err(LoadError::Full(self.written));
+                return Err(LoadError::Full { shortage, written: self.written });
             }
             Err(AppendError::Fatal(error)) => return Err(error.into()),
         }

@@ -6,7 +6,7 @@ mod directory;
 mod server;
 
 use super::line::{Line, LineError};
-use crate::log::LogError;
+use crate::log::{LogError, Shortage};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -85,8 +85,13 @@ pub enum LoadError {
     #[error("{} holds a log already: load into the daemon that serves it, by --server, or into another directory", .0.display())]
     NotEmpty(PathBuf),
     /// There is no room for more.
-    #[error("the disk is full: everything up to line {0} is stored")]
-    Full(u64),
+    #[error("{shortage}: everything up to line {written} is stored")]
+    Full {
+        /// What there is not enough of.
+        shortage: Shortage,
+        /// The last line that is stored.
+        written: u64,
+    },
     /// The directory can't be used.
     #[error(transparent)]
     Log(#[from] LogError),

@@ -10,9 +10,9 @@ mod write;
 
 use super::check;
 use super::survivors::Survivors;
-use crate::log::fs::{Disk, Fs};
+use crate::log::fs::Fs;
 use crate::log::salvage::OwnedKey;
-use crate::log::{DataDir, LogError};
+use crate::log::{DataDir, LogError, Shortage, open_unlocked};
 use crate::mutation::Key;
 use clap::ValueEnum;
 use plan::{Plan, plan};
@@ -41,8 +41,8 @@ pub enum RepairError {
     )]
     NoIdentity,
     /// No room for what is written.
-    #[error("the disk is full: nothing that was there before is lost. Make room, and begin again")]
-    Full,
+    #[error("{0}: nothing that was there before is lost. Make room, and begin again")]
+    Full(Shortage),
     /// What was written is not what it should be.
     #[error("what was written is not sound: {0}. The damaged files are kept beside it")]
     Unsound(String),
@@ -54,24 +54,24 @@ pub enum RepairError {
 /// A [`RepairError`]. Nothing that was there before is lost by it.
 pub fn repair(directory: &Path, policy: Policy, writes: bool) -> Result<Report, RepairError> {
     if !writes {
-        let (plan, suspects) = look(&Disk::unlocked(directory))?;
+        let (plan, suspects) = look(&open_unlocked(directory)?)?;
         return Ok(Report::of(&plan, suspects, policy));
     }
-    let lock = DataDir::open(directory)?;
+    let lock = DataDir::open_existing(directory)?;
     let disk = lock.disk();
     let (plan, suspects) = look(disk.as_ref())?;
     let mut report = Report::of(&plan, suspects, policy);
     if plan.is_empty() {
         return Ok(report);
     }
-    let kept = write::write(&plan, directory, disk.as_ref())?;
+    let kept = write::write(&plan, disk.as_ref())?;
     let time = plan.time;
     // Files that are mapped must not be replaced under those who read them.
     drop(plan);
     if policy == Policy::DropSuspects && !report.suspects.is_empty() {
-        write::remove(disk, &report.suspects, time)?;
+        write::remove(lock.disk(), &report.suspects, time)?;
     }
-    let after = check::check(directory);
+    let after = check::check_disk(disk.as_ref());
     if after.finding() > check::Finding::TornTail {
         let flaw = after.flaws.first().map(|flaw| flaw.what.clone());
         return Err(RepairError::Unsound(flaw.unwrap_or_default()));

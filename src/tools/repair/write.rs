@@ -11,10 +11,9 @@ use crate::log::compaction::{CompactedWriter, CompactionError};
 use crate::log::fs::{Fs, create_anew};
 use crate::log::salvage::OwnedKey;
 use crate::log::segment::{SegmentHeader, damaged_name, file_name, temporary_name};
-use crate::log::{AppendError, Batch, LogError, LogOptions, Progress, SyncPolicy, Unread};
+use crate::log::{AppendError, Batch, LogError, LogOptions, Progress, Shortage, SyncPolicy, Unread};
 use crate::mutation::{Key, Mutation};
 use crate::timeline::Time;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Bytes of removals that are written at a time.
@@ -24,12 +23,12 @@ const SEGMENT: u64 = 64 << 10;
 
 /// Does what the plan says, in the directory that is locked and whose disk this is. Returns the names under which damaged
 /// files are kept.
-pub(super) fn write(plan: &Plan, directory: &Path, disk: &dyn Fs) -> Result<Vec<String>, RepairError> {
+pub(super) fn write(plan: &Plan, disk: &dyn Fs) -> Result<Vec<String>, RepairError> {
     let mut kept = Vec::new();
     for patch in &plan.patches {
         write_patch(patch, disk)?;
         if patch.damaged.is_some() {
-            kept.push(keep(patch, directory)?);
+            kept.push(keep(patch, disk)?);
         }
         install(disk, patch.header.number)?;
     }
@@ -64,18 +63,18 @@ fn write_journal(header: &SegmentHeader, disk: &dyn Fs) -> Result<(), RepairErro
     let bytes = header.encode();
     let count = file.write_at(&bytes, 0).map_err(LogError::io("write", &name))?;
     if count < bytes.len() {
-        return Err(RepairError::Full);
+        return Err(RepairError::Full(Shortage::Disk));
     }
     Ok(file.sync().map_err(LogError::io("sync", &name))?)
 }
 
 /// Gives the damaged file a second name, by which it stays when another takes its first.
-fn keep(patch: &Patch, directory: &Path) -> Result<String, RepairError> {
+fn keep(patch: &Patch, disk: &dyn Fs) -> Result<String, RepairError> {
     let name = patch.name();
     // Never the name of a file that was kept before.
     for attempt in 1.. {
         let kept = damaged_name(patch.header.number, attempt);
-        match std::fs::hard_link(directory.join(&name), directory.join(&kept)) {
+        match disk.link(&name, &kept) {
             Ok(()) => return Ok(kept),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(LogError::io("keep a copy of", &name)(error).into()),
@@ -106,7 +105,7 @@ pub(super) fn remove(disk: Arc<dyn Fs>, keys: &[OwnedKey], time: Time) -> Result
         if batch.byte_len() >= BATCH || keys.peek().is_none() {
             batch.stamp(time, next_version);
             writer.append(&mut batch).map_err(|error| match error {
-                AppendError::NoSpace => RepairError::Full,
+                AppendError::NoSpace(shortage) => RepairError::Full(shortage),
                 AppendError::Fatal(error) => error.into(),
             })?;
             batch.clear();
@@ -117,7 +116,9 @@ pub(super) fn remove(disk: Arc<dyn Fs>, keys: &[OwnedKey], time: Time) -> Result
 
 fn written(error: CompactionError) -> RepairError {
     match error {
-        CompactionError::Fatal(error) => error.into(),
-        _ => RepairError::Full,
+        CompactionError::Fatal(error) | CompactionError::Spoiled { why: error, .. } => error.into(),
+        CompactionError::NoSpace(shortage) => RepairError::Full(shortage),
+        // Nobody calls off a repair.
+        CompactionError::Stopped => LogError::ThreadGone.into(),
     }
 }
