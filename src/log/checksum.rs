@@ -31,6 +31,15 @@ impl Seed {
         Seed(hasher.finalize())
     }
 
+    /// The same with the store's secret in it: who does not know that can't make bytes that pass, as within a value that is
+    /// read as records where the bytes around it are damaged.
+    #[must_use]
+    pub fn keyed(self, secret: u128) -> Seed {
+        let mut hasher = Hasher::new_with_initial(self.0);
+        hasher.update(&secret.to_le_bytes());
+        Seed(hasher.finalize())
+    }
+
     /// The checksum of `bytes`, which stand behind their own checksum field at `position` of the file.
     pub fn at(self, position: u64, bytes: &[u8]) -> u32 {
         let mut hasher = Hasher::new_with_initial(self.0);
@@ -187,5 +196,7 @@ mod tests {
         assert_ne!(here.at(100, b"bytes"), Seed::new(1, 2, 1).at(100, b"bytes"), "another epoch");
         assert_ne!(here.at(100, b"bytes"), Seed::compacted(1, 2, 0, 1).at(100, b"bytes"), "compacted");
         assert_ne!(Seed::compacted(1, 2, 0, 1), Seed::compacted(1, 2, 0, 2), "compacted once more");
+        assert_ne!(here.at(100, b"bytes"), here.keyed(1).at(100, b"bytes"), "of a store with a secret");
+        assert_ne!(here.keyed(1), here.keyed(2), "of a store with another secret");
     }
 }

@@ -177,12 +177,13 @@ pub enum HeaderState {
 impl SegmentHeader {
     /// What the checksums of this segment begin from.
     pub fn seed(&self) -> Seed {
-        match self.kind {
+        let seed = match self.kind {
             SegmentKind::Journal => Seed::new(self.identity, self.number, self.epoch),
             SegmentKind::Compacted(Compacted { generation, .. }) => {
                 Seed::compacted(self.identity, self.number, self.epoch, generation)
             }
-        }
+        };
+        self.secret.map_or(seed, |secret| seed.keyed(secret.expose()))
     }
 
     /// What its first batch has to carry on. The batches of a compacted segment are a chain of their own.

@@ -40,6 +40,7 @@ mod router;
 mod signals;
 mod socket_file;
 mod stats;
+mod steps;
 mod store;
 mod wake;
 

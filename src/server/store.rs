@@ -5,10 +5,11 @@
 //! a sync, they cost one more. Knows neither peers nor the wire.
 
 use super::allowance::Bound;
-use super::clock::{Moment, StepDetector};
+use super::clock::Moment;
 use super::compaction::Compaction;
 use super::progress::{Durable, Progress, Wait};
 use super::reception::{Answers, MOST_FORMING};
+use super::steps::Steps;
 use crate::command::{Command, ErrorCode, Reply};
 use crate::engine::{BatchId, Engine, Evaluation, View};
 use crate::log::{Batch, Event, Log, LogError, Shortage, SyncPolicy, Tally};
@@ -43,17 +44,6 @@ pub(super) struct Heard {
     pub unproven: Option<u64>,
 }
 
-/// Whether the log knows of the last step of the wall clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// It does, or the batch that says so is in flight.
-    Recorded,
-    /// The next batch says so.
-    Unrecorded,
-    /// There was no room even for a batch that says nothing else.
-    Refused,
-}
-
 /// A store that serves.
 pub(super) struct Store {
     engine: Engine,
@@ -61,8 +51,7 @@ pub(super) struct Store {
     compaction: Compaction,
     /// One time for all commands of a pass.
     moment: Moment,
-    steps: StepDetector,
-    step: Step,
+    steps: Steps,
     /// How much a pass sweeps of what was flushed, and again how much it removes of what has expired.
     bound: Bound,
     progress: Progress,
@@ -95,8 +84,6 @@ struct Addition {
     first_version: u64,
     length: u64,
     tally: Tally,
-    /// Whether it is the first that says that the wall clock was stepped.
-    records_step: bool,
 }
 
 impl Store {
@@ -107,8 +94,7 @@ impl Store {
             log,
             compaction,
             moment,
-            steps: StepDetector::new(moment),
-            step: Step::Recorded,
+            steps: Steps::new(moment),
             bound: Bound::TIMED,
             progress: Progress::new(policy == SyncPolicy::Always),
             settling: None,
@@ -129,20 +115,7 @@ impl Store {
     pub fn begin(&mut self, moment: Moment) {
         self.moment = moment;
         self.engine.begin_turn();
-        if self.steps.is_due(moment.instant) {
-            self.notice_step();
-        }
-    }
-
-    /// Looks whether the wall clock was stepped. T is not, but dates are told by the wall clock: the log has to know.
-    fn notice_step(&mut self) {
-        if let Some(step) = self.steps.notice(self.moment) {
-            tracing::warn!(
-                "the wall clock was stepped by {:+.3} s: times to live do not change by it",
-                step as f64 / 1e3
-            );
-            self.step = Step::Unrecorded;
-        }
+        self.steps.look_if_due(moment);
     }
 
     /// Whether no more commands should be read until the batch in flight is through.
@@ -166,6 +139,7 @@ impl Store {
                 Event::Committed { batch, segment, length } => {
                     self.spare = batch;
                     crate::fault::at("commit-heard").map_err(LogError::io("confirm", "a batch"))?;
+                    self.steps.committed();
                     let Addition { first_version, tally, .. } = self.in_flight;
                     self.compaction.appended(segment, first_version, length, tally, now);
                     if let Some(number) = self.progress.committed() {
@@ -181,10 +155,7 @@ impl Store {
                     self.forming = Batch::default();
                     self.engine.refuse();
                     self.progress.refused();
-                    if self.in_flight.records_step {
-                        let was_mark = self.in_flight.tally == Tally::default();
-                        self.step = if was_mark { Step::Refused } else { Step::Unrecorded };
-                    }
+                    self.steps.refused(self.in_flight.tally == Tally::default());
                     if !std::mem::replace(&mut self.full, true) {
                         heard.newly_full = Some(shortage);
                     }
@@ -192,9 +163,7 @@ impl Store {
                 }
                 Event::RoomAgain => {
                     self.full = false;
-                    if self.step == Step::Refused {
-                        self.step = Step::Unrecorded;
-                    }
+                    self.steps.room_again();
                 }
                 Event::Lent(lends) => self.compaction.lent(lends, now),
                 Event::Synced { is_proven } => {
@@ -280,20 +249,19 @@ impl Store {
     /// is a sync. Returns whether there is something to hear.
     pub fn submit(&mut self, alone: bool) -> bool {
         let mut committed_here = false;
-        if self.forming.is_empty() && self.step == Step::Unrecorded && !self.progress.in_flight() {
+        if self.forming.is_empty() && self.steps.wants_mark() && !self.progress.in_flight() {
             self.forming = Batch::mark();
         }
         if !self.progress.in_flight() && (self.forming.is_mark() || !self.forming.is_empty() && !self.is_held_up()) {
             let batch = &self.forming;
             let length = batch.byte_len() as u64;
-            let records_step = self.step == Step::Unrecorded;
             // A mark has no version of its own: those that follow it have this one, or a later one.
             let first_version = if batch.is_mark() { self.engine.next_version() } else { batch.first_version() };
-            self.in_flight = Addition { first_version, length, tally: batch.tally(), records_step };
+            self.in_flight = Addition { first_version, length, tally: batch.tally() };
             let mut batch = std::mem::replace(&mut self.forming, std::mem::take(&mut self.spare));
             self.progress.submitted(self.engine.close_batch());
             batch.stamp(self.moment.time, self.engine.next_version());
-            self.step = Step::Recorded;
+            self.steps.submitted();
             committed_here = alone && self.progress.commits_sync();
             if committed_here {
                 self.log.commit_here(batch, self.moment.instant);
@@ -409,7 +377,7 @@ impl Answers for Store {
             }
             _ => {
                 if command.tells_date() {
-                    self.notice_step();
+                    self.steps.look(self.moment);
                 }
                 if self.is_beyond_log_limit(command) {
                     let message =
@@ -492,8 +460,9 @@ mod tests {
     use super::*;
     use crate::command::{Limits, SetOptions};
     use crate::log::budget::Budget;
+    use crate::log::compactor::Compactor;
     use crate::log::fs::{FakeDisk, FaultPlan};
-    use crate::log::{LogOptions, Progress as Reading, Unread};
+    use crate::log::{Ledger, LogOptions, Progress as Reading, Secret, Unread};
     use crate::mutation::Key;
     use crate::table::Table;
     use std::sync::Arc;
@@ -563,6 +532,35 @@ mod tests {
         assert_eq!((forming(&store), store.held_until), (4, None));
         commit(&mut store);
         assert!(!holds(&store, "one") && !holds(&store, "other"));
+    }
+
+    #[test]
+    fn the_limit_of_the_log_holds_for_what_would_break_it_and_the_refusal_waits_for_what_is_pending() {
+        let (store, _woken) = store(&FakeDisk::new());
+        let limited = |max_log_size| {
+            let budget = Budget { segment_size: 8192, max_log_size };
+            let compactor = Compactor::start(Arc::new(FakeDisk::new()), Secret::new(1), || ()).unwrap();
+            Compaction::new(compactor, Ledger::default(), budget, u64::MAX, Instant::now())
+        };
+        let mut store = Store { compaction: limited(6 * 8192), ..store };
+        let mut asked = |key: &'static str, length: usize| {
+            let value = vec![7; length];
+            let command = Command::Set {
+                key: Key::bytes(key.as_bytes()),
+                value: value[..].into(),
+                options: SetOptions::default(),
+            };
+            let mut refused = false;
+            let wait = store.answer(&command, View::Durable, &mut |reply| {
+                refused = matches!(reply, Reply::Error(ErrorCode::NoSpace, why) if why.contains("--max-log-size"));
+            });
+            (refused, wait)
+        };
+        // Two segments are for data.
+        assert_eq!(asked("large", 20 << 20), (true, Wait::NOTHING));
+        assert_eq!(asked("small", 12_000), (false, Wait::commit(1)));
+        assert_eq!(asked("another", 12_000), (true, Wait::commit(1)), "because of what is pending");
+        assert_eq!(asked("smaller", 100), (false, Wait::commit(1)));
     }
 
     #[test]

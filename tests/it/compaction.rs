@@ -153,6 +153,25 @@ fn the_log_has_a_limit_and_removals_make_room_again() {
 }
 
 #[test]
+fn one_value_that_would_break_the_limit_of_the_log_is_refused() {
+    let store = Store::new();
+    let daemon = store.launch().segment_size("64KiB").option("--max-log-size", "384KiB").start();
+    let client = daemon.client();
+    let large = vec![7; 20_000_000];
+    for body in [vec![&b"SET"[..], b"k", &large], vec![b"MSET", b"k", &large], vec![b"SET", b"k", &large[..132_000]]] {
+        let refused = words(&client.call(&body));
+        assert!(refused.starts_with("ERR NOSPACE") && refused.contains("--max-log-size"), "{refused}");
+    }
+    assert!(client.call(&[b"SET", b"k", &large[..60_000]])[0] == b"OK");
+    let refused = words(&client.call(&[b"APPEND", b"k", &large[..60_000]]));
+    assert!(refused.starts_with("ERR NOSPACE"), "what it would record is the whole value: {refused}");
+    assert_eq!(client.call(&[b"GET", b"k"])[1].len(), 60_000);
+    assert!(client.say("SET small v").starts_with("OK"));
+    assert!(allocated(&store.path()) <= 384 << 10);
+    daemon.kill();
+}
+
+#[test]
 fn damage_that_compaction_finds_is_told_and_nothing_is_removed() {
     let store = Store::new();
     let daemon = store.launch().segment_size("256KiB").start();

@@ -1,7 +1,7 @@
 //! Each command and each of its errors, asked as a client would: a line of words, a frame each.
 
 use kvd::command::{Command, Limits, SetOptions};
-use kvd::engine::{BatchId, Engine, View};
+use kvd::engine::{BatchId, Engine, MemoryLimit, View};
 use kvd::mutation::{Key, Mutation, PICKLED, Space};
 use kvd::table::{Departure, Table};
 use kvd::wire::{Frame, ReplyFrames, frames};
@@ -422,6 +422,41 @@ fn refusals_and_absences_wait_for_what_they_read() {
     assert!(reply.starts_with("ERR NOTINT") && after == Some(2));
     assert_eq!(store.look(View::Durable, "FLUSH PREFIX ne"), ("LATER 5".into(), Some(4)));
     assert_eq!(store.look(View::Pending, "GET never"), ("MISS".into(), Some(4)), "hidden by the flush, if by anything");
+}
+
+#[test]
+fn a_refusal_for_want_of_memory_waits_for_what_takes_it() {
+    let mut store = Store::new();
+    let (room, value) = (300, "v".repeat(60));
+    let bytes = store.engine.table().memory() + room;
+    store.engine = Engine::new(Table::new(7), 1, LIMITS).with_memory_limit(MemoryLimit { bytes, evicts: false }, 1);
+    let set = |key: &str| format!("SET {key} {value}");
+    while store.look(View::Durable, &set("pending")).0.starts_with("OK") {}
+    // What is refused was refused because of what is pending, and that may never have been.
+    for line in [&*set("other"), "INCR n", "TOUCH pending 5000"] {
+        let (reply, after) = store.look(View::Durable, line);
+        assert!(reply.starts_with("ERR NOMEM") && reply.contains("--eviction"), "{line}: {reply}");
+        assert_eq!(after, Some(1), "{line}");
+    }
+    store.commit();
+    // Each put of the one key took the place of the one before.
+    assert!(store.look(View::Durable, "SET small v").0.starts_with("OK"));
+    store.commit();
+    while store.look(View::Durable, &set("more")).0.starts_with("OK") {
+        store.commit();
+    }
+    assert_eq!(store.look(View::Durable, &set("more")).1, None, "nothing is pending");
+}
+
+#[test]
+fn a_refusal_for_want_of_room_waits_for_what_is_pending() {
+    let mut store = Store::new();
+    store.ask("SET k 1");
+    store.engine.set_full(true);
+    let (reply, after) = store.look(View::Durable, "SET other 1");
+    assert!(reply.starts_with("ERR NOSPACE") && after == Some(1), "{reply}, {after:?}");
+    store.commit();
+    assert_eq!(store.look(View::Durable, "SET other 1").1, None);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The limit of memory: what goes, what stays, what a restart brings back.
 
-use crate::daemon::{Client, Launch, Store, words};
+use crate::daemon::{Client, KVD, Launch, Store, words};
 use std::collections::BTreeSet;
 
 const LIMIT: u64 = 16 << 20;
@@ -35,6 +35,25 @@ fn keys(client: &Client) -> BTreeSet<Vec<u8>> {
             return keys;
         }
     }
+}
+
+#[test]
+fn a_history_tells_which_removals_were_evictions() {
+    let store = Store::new();
+    let daemon = store.launch().option("--max-memory", "1MiB").start();
+    let client = daemon.dealer();
+    client.say("SET removed v");
+    assert_eq!(client.say("DEL removed"), "OK 1");
+    fill(&client, 0..10_000);
+    assert!(client.figure("evicted_keys") > 0);
+    daemon.kill();
+    let dumped = std::process::Command::new(KVD).args(["dump", "--history"]).arg(store.path()).output().expect("run");
+    let history = String::from_utf8(dumped.stdout).expect("JSON");
+    let removals: Vec<&str> = history.lines().filter(|line| line.contains("\"removed\":true")).collect();
+    let (evicted, asked): (Vec<&str>, Vec<&str>) = removals.iter().partition(|line| line.contains("\"evicted\":true"));
+    assert!(!evicted.is_empty() && evicted.iter().all(|line| line.contains("\"key\":\"key")));
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!(asked[0].contains("\"key\":\"removed\""));
 }
 
 #[test]

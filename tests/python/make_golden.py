@@ -20,6 +20,8 @@ NUMBER, EPOCH, GENERATION = (3, 0, 2) if COMPACTED else (1 if VERSION == 1 else 
 SEED = crc32(IDENTITY + struct.pack("<QQ", NUMBER, EPOCH))
 if COMPACTED:
     SEED = crc32(struct.pack("<I", GENERATION), SEED)
+if VERSION == 2:
+    SEED = crc32(SECRET, SEED)
 
 
 def segment_header(length, next_version=1, link=(1, 0), durable=0, now=1_700_000_000_000, offset=0):

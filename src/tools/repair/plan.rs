@@ -365,12 +365,16 @@ fn guess(
         link: Link { number: 1, chain: 0 },
         time: Time::default(),
     };
-    let compacted = (1..=MOST_GENERATIONS).map(|generation| {
+    let compacted = (1..=MOST_GENERATIONS).map(move |generation| {
         // Which others it stood for nothing tells: those that are not there are called missing, rather than passed over.
         let kind = SegmentKind::Compacted(Compacted { first: number, generation, length: 0 });
         SegmentHeader { kind, ..journal }
     });
-    let told = first_batch(std::iter::once(journal).chain(compacted), contents.bytes());
+    let of_format_1 = std::iter::once(journal).chain(compacted);
+    // Of the version it was of, nothing tells but its batches.
+    let secret = others.iter().find_map(|found| found.segment.header.secret);
+    let headers = of_format_1.flat_map(|header| [SegmentHeader { secret, ..header }, header]);
+    let told = first_batch(headers, contents.bytes());
     told.map_or((journal, None), |(header, at, link)| (header, Some((at, link))))
 }
 
