@@ -148,7 +148,8 @@ impl Engine {
         if evicts {
             return (needed > limit).then(|| {
                 let message = format!("{needed} bytes are more than --max-memory of {limit} allows altogether");
-                (Reply::Error(ErrorCode::NoMemory, message.into()), None)
+                // What is appended to may be pending.
+                (Reply::Error(ErrorCode::NoMemory, message.into()), self.newest_pending())
             });
         }
         (self.held_memory().saturating_add(needed) > limit).then(|| {

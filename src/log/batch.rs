@@ -121,6 +121,11 @@ pub struct Durable {
     pub version: u64,
 }
 
+/// Bytes that a list of so many dependencies takes in a segment.
+pub const fn list_bytes(dependencies: usize) -> u64 {
+    if dependencies == 0 { 0 } else { (BATCH_HEADER + dependencies * DEPENDENCY) as u64 }
+}
+
 /// A batch being built: encoded groups that have no place yet.
 ///
 /// ```

@@ -93,9 +93,9 @@ impl Ledger {
         &self.segments
     }
 
-    /// The segments older than the one of this number, as they are now.
+    /// The compacted segments older than the one of this number, as they are now. Journals have no earlier state.
     pub fn older_than(&self, number: u64) -> Vec<Dependency> {
-        let older = self.segments.iter().take_while(|usage| usage.number < number);
+        let older = self.segments.iter().take_while(|usage| usage.number < number).filter(|usage| usage.generation > 0);
         older.map(|usage| Dependency { number: usage.number, generation: usage.generation }).collect()
     }
 

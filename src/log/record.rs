@@ -185,6 +185,16 @@ pub fn decode_by_sums<'a>(segment: &'a [u8], sums: &Sums<'_>, seed: Seed, at: us
     (checksum == record.checksum).then_some(record)
 }
 
+/// The kind and the marks of the record at an offset, if its checksum is right and only a newer program can have written it; by
+/// the sums of the segment's bytes, as [`decode_by_sums`].
+pub fn unknown_by_sums(segment: &[u8], sums: &Sums<'_>, seed: Seed, at: usize, end: usize) -> Option<(u8, u8)> {
+    let bytes = segment.get(at..end)?;
+    let [kind, marks] = array::<2>(bytes, 16).filter(|&[kind, marks]| is_unknown(kind, marks))?;
+    let length = (u32_at(bytes, 4)? as usize).checked_add(RECORD_HEADER).filter(|length| *length <= bytes.len())?;
+    let checksum = seed.at_range(at as u64, sums, at + 4..at + length)?;
+    (checksum == u32_at(bytes, 0)?).then_some((kind, marks))
+}
+
 /// Reads a record again that [`decode`] has found right, without summing it again.
 pub fn reread(bytes: &[u8]) -> Option<Record<'_>> {
     parse(bytes, u32_at(bytes, 4)? as usize + RECORD_HEADER, u32_at(bytes, 0)?)

@@ -372,7 +372,8 @@ pub fn read_segment<'a>(
 /// [`LogError::Damage`], [`LogError::Newer`], [`LogError::TornCopy`].
 pub fn refuse(readings: &[Reading]) -> Result<(), LogError> {
     readings.iter().try_for_each(Reading::refuse)?;
-    let Some((torn, why)) = mismatches(readings).next() else { return Ok(()) };
+    let last = readings.iter().map(|reading| reading.report.next_version).max().unwrap_or(1).saturating_sub(1);
+    let Some((torn, why)) = mismatches(readings, last).next() else { return Ok(()) };
     Err(LogError::TornCopy { name: torn.segment.name.clone(), why })
 }
 
@@ -392,9 +393,8 @@ impl Reading {
 }
 
 /// Rows 18 and 19: the compacted segments that rely on a later state of the others than is there, as in a directory that was
-/// copied file by file while kvd ran.
-pub fn mismatches(readings: &[Reading]) -> impl Iterator<Item = (&Reading, Mismatch)> {
-    let last = readings.iter().map(|reading| reading.report.next_version).max().unwrap_or(1).saturating_sub(1);
+/// copied file by file while kvd ran. The log ends with version `last`. Of a segment that has no reading nothing is said.
+pub fn mismatches(readings: &[Reading], last: u64) -> impl Iterator<Item = (&Reading, Mismatch)> {
     readings.iter().filter_map(move |reading| {
         let stale = reading.dependencies.iter().find_map(|&Dependency { number, generation }| {
             let found = standing_for(readings, number)?.generation();
@@ -409,5 +409,5 @@ pub fn mismatches(readings: &[Reading]) -> impl Iterator<Item = (&Reading, Misma
 /// The header of the segment that has this number, or stands for the one that had.
 fn standing_for(readings: &[Reading], number: u64) -> Option<&SegmentHeader> {
     let at = readings.partition_point(|reading| reading.segment.header.number < number);
-    Some(&readings.get(at)?.segment.header)
+    Some(&readings.get(at)?.segment.header).filter(|header| header.first() <= number)
 }

@@ -10,6 +10,7 @@
 use super::batch::{BatchKind, Link};
 use super::bytes::{all_zero, array, u32_at, u64_at};
 use super::checksum::{Seed, Sums};
+use super::error::Unknown;
 use super::record::{self, RECORD_HEADER, Record};
 use super::segment::{SEGMENT_HEADER, SegmentHeader};
 use super::verified::{BatchHeader, find_header, headers_by_seed};
@@ -57,6 +58,8 @@ pub struct Salvaged {
     pub next_batch: u64,
     /// The last time that it records.
     pub time: Time,
+    /// What only a newer program can have written, if there is something: to give that up would be wrong.
+    pub unknown: Option<Unknown>,
 }
 
 /// Reads a segment whose header is known, and gives every whole group to `visit`, in order. `bytes` is the segment from its
@@ -140,8 +143,10 @@ impl<'a> Reader<'a, '_> {
         let told = usize::try_from(header.body_length).ok().and_then(|length| body.checked_add(length));
         let within = told.filter(|end| *end <= self.bytes.len());
         let end = within.unwrap_or(self.bytes.len());
-        if header.kind != Ok(BatchKind::Dependencies) {
-            self.read_records(body, end);
+        match header.kind {
+            Ok(BatchKind::Dependencies) => {}
+            Ok(_) => self.read_records(body, end),
+            Err(code) => self.salvaged.unknown = Some(Unknown::BatchKind(code)),
         }
         if within.is_none() {
             self.give_up(end);
@@ -160,7 +165,10 @@ impl<'a> Reader<'a, '_> {
                 self.take(record, at);
                 at += record.length;
             } else {
-                self.sums.get_or_insert_with(|| Sums::of(self.bytes));
+                let sums = self.sums.get_or_insert_with(|| Sums::of(self.bytes));
+                if let Some((kind, marks)) = record::unknown_by_sums(self.bytes, sums, self.seed, at, to) {
+                    self.salvaged.unknown = Some(Unknown::Record { kind, marks });
+                }
                 self.break_group(at);
                 self.give_up(at);
                 at = self.next_record(at, to);

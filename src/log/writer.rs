@@ -274,7 +274,9 @@ impl Writer {
         }
         let mut mark = Batch::mark();
         mark.stamp(self.time, self.next_version);
-        self.append(&mut mark)
+        self.make_place(mark.byte_len() as u64, true)?;
+        // Where a segment was begun for it, that says as much, and stays empty for the next batch.
+        if self.told >= self.last_batch { Ok(()) } else { self.append(&mut mark) }
     }
 
     /// Whether something was written since the last sync.

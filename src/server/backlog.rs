@@ -207,10 +207,10 @@ impl Backlog {
         });
     }
 
-    /// There is no room for proof of so many batches: says this in the place of every reply that waits for it.
-    pub fn refuse_proof(&mut self, unproven: u64, error: &Reply<'_>) {
+    /// There is no room for proof of so many batches: says this in the place of every reply that waits for it still.
+    pub fn refuse_proof(&mut self, durable: Durable, unproven: u64, error: &Reply<'_>) {
         self.reword(error, |wait| {
-            let refused = wait.proven > 0 && wait.proven <= unproven;
+            let refused = wait.proven > durable.proven && wait.proven <= unproven;
             if refused {
                 wait.proven = 0;
             }

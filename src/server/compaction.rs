@@ -7,6 +7,7 @@
 
 use super::allowance::Bound;
 use crate::fault;
+use crate::log::batch::list_bytes;
 use crate::log::budget::{Budget, Urgency};
 use crate::log::compaction::{CompactionError, Fate, Outcome, Questions};
 use crate::log::compactor::{Compactor, Report, UNPACED};
@@ -363,7 +364,8 @@ impl Compaction {
     fn needed(&self, run: Run) -> RangeInclusive<u64> {
         const OF_A_FILE: RangeInclusive<u64> = 64 << 10..=256 << 10;
         let within = self.ledger.segments().iter().filter(|usage| (run.first..=run.last).contains(&usage.number));
-        let output = within.map(|usage| usage.live_bytes + usage.tally.removal_bytes).sum::<u64>();
+        let records = within.map(|usage| usage.live_bytes + usage.tally.removal_bytes).sum::<u64>();
+        let output = records + list_bytes(self.ledger.older_than(run.first).len());
         output + OF_A_FILE.start()..=output + OF_A_FILE.end()
     }
 

@@ -343,7 +343,7 @@ fn open_store(loaded: Loaded, config: &Config, wake: &Wake) -> io::Result<Store>
     let budget = Budget { segment_size: config.segment_size, max_log_size: config.max_log_size };
     let compaction = Compaction::new(compactor, ledger, budget, config.compaction_rate, moment.instant);
     let log = ready.start(ring(wake))?;
-    Ok(Store::new(engine, log, compaction, moment, config.fsync))
+    Ok(Store::new(engine, log, compaction, moment, recovered.time, config.fsync))
 }
 
 /// Tells whoever started the daemon, a person or a program, that it serves, and where.
@@ -438,7 +438,7 @@ fn hear<S: Socket>(reception: &mut Reception<S>, store: &mut Store) -> Result<bo
         reception.refuse(store.durable());
     }
     if let Some(unproven) = heard.unproven {
-        reception.refuse_proof(unproven);
+        reception.refuse_proof(store.durable(), unproven);
     }
     Ok(heard.advanced || heard.refused)
 }

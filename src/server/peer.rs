@@ -147,9 +147,9 @@ impl Peer {
         self.newest = self.newest.min(durable.committed);
     }
 
-    /// There is no room for proof of so many batches: puts this error in the place of every reply that waits for it.
-    pub fn refuse_proof(&mut self, unproven: u64, error: &Reply<'_>) {
-        self.backlog.refuse_proof(unproven, error);
+    /// There is no room for proof of so many batches: puts this error in the place of every reply that waits for it still.
+    pub fn refuse_proof(&mut self, durable: Durable, unproven: u64, error: &Reply<'_>) {
+        self.backlog.refuse_proof(durable, unproven, error);
     }
 
     /// The flush of this version was swept: this is the answer to it.
@@ -275,6 +275,21 @@ mod tests {
         settle(&mut peer, b"synced", Wait { proven: 1, ..Wait::commit(1) }, written, &mut room);
         assert_eq!(peer.release(b"peer", written, MOST, &mut room), Ok(Outcome::Waiting));
         assert_eq!(peer.release(b"peer", committed(1), MOST, &mut room), Ok(Outcome::Clear));
+    }
+
+    #[test]
+    fn a_refused_proof_replaces_what_waits_for_it_and_not_what_is_proven() {
+        let (mut peer, mut room) = (Peer::new(), Room::default());
+        let of = |proven| Wait { proven, ..Wait::commit(1) };
+        let durable = Durable { committed: 1, synced: 1, proven: 1 };
+        for (text, wait) in [(&b"proven"[..], of(1)), (b"not", of(2)), (b"later", of(3))] {
+            settle(&mut peer, text, wait, durable, &mut room);
+        }
+        peer.refuse_proof(durable, 2, &Reply::Error(ErrorCode::NoSpace, "".into()));
+        room.left = 100;
+        let durable = Durable { proven: 3, ..durable };
+        peer.release(b"peer", durable, MOST, &mut room).unwrap();
+        assert_eq!(room.sent, [&b"proven"[..], b"ERRNOSPACE", b"later"]);
     }
 
     #[test]

@@ -287,10 +287,10 @@ impl Peers {
         }
     }
 
-    /// There is no room for proof of so many batches: puts this error in the place of every reply that waits for it.
-    pub fn refuse_proof(&mut self, unproven: u64, error: &Reply<'_>) {
+    /// There is no room for proof of so many batches: puts this error in the place of every reply that waits for it still.
+    pub fn refuse_proof(&mut self, durable: Durable, unproven: u64, error: &Reply<'_>) {
         for known in self.places.iter_mut().filter_map(|place| place.known.as_mut()) {
-            known.peer.refuse_proof(unproven, error);
+            known.peer.refuse_proof(durable, unproven, error);
         }
     }
 

@@ -199,12 +199,12 @@ impl<S: Socket> Reception<S> {
     }
 
     /// There is no room for proof of so many batches: those who wait for it are told.
-    pub fn refuse_proof(&mut self, unproven: u64) {
+    pub fn refuse_proof(&mut self, durable: Durable, unproven: u64) {
         let error = Reply::Error(
             ErrorCode::NoSpace,
             "everything before this is synced, but there is no room for the mark that proves it: remove something first".into(),
         );
-        self.peers.refuse_proof(unproven, &error);
+        self.peers.refuse_proof(durable, unproven, &error);
     }
 
     /// A flush was swept: who waits to hear how many keys it removed is told.

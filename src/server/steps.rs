@@ -4,6 +4,7 @@
 //! told what time it is and what became of batches.
 
 use super::clock::Moment;
+use crate::timeline::Time;
 use std::time::{Duration, Instant};
 
 /// By how many milliseconds the wall clock must have moved against T to be taken for stepped: less is how clocks run.
@@ -35,9 +36,11 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    /// None since this moment.
-    pub fn new(moment: Moment) -> Steps {
-        let record = Record::Made { in_flight: false };
+    /// None since this moment, with which a run begins on a log that recorded `last`. What a start makes of the clocks is to be
+    /// recorded as well, where the log does not say so: else the next start would go on from an earlier T.
+    pub fn new(moment: Moment, last: Option<Time>) -> Steps {
+        let is_known = |last: Time| last.offset == moment.time.offset && last.now <= moment.time.now;
+        let record = if last.is_none_or(is_known) { Record::Made { in_flight: false } } else { Record::Due };
         Steps { offset: moment.time.offset, look_at: moment.instant + LOOK_EVERY, record }
     }
 
@@ -101,7 +104,6 @@ impl Steps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timeline::Time;
 
     /// A moment so many seconds after the start, as both clocks have it.
     fn at(start: Instant, seconds: u64, now: u64, wall: u64) -> Moment {
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn a_step_is_noticed_once_and_recorded_once() {
         let start = Instant::now();
-        let mut steps = Steps::new(at(start, 0, 5_000, 5_000));
+        let mut steps = Steps::new(at(start, 0, 5_000, 5_000), None);
         steps.look(at(start, 1, 6_000, 7_000));
         assert!(!steps.wants_mark(), "a second is no step");
         steps.look(at(start, 2, 7_000, 8_001));
@@ -130,7 +132,7 @@ mod tests {
     #[test]
     fn what_found_no_room_is_recorded_by_what_comes_next() {
         let start = Instant::now();
-        let mut steps = Steps::new(at(start, 0, 5_000, 5_000));
+        let mut steps = Steps::new(at(start, 0, 5_000, 5_000), None);
         steps.look(at(start, 1, 6_000, 60_000));
         steps.submitted();
         steps.refused(false);
@@ -144,5 +146,14 @@ mod tests {
         steps.committed();
         steps.refused(false);
         assert!(!steps.wants_mark(), "that is of a later batch");
+    }
+
+    #[test]
+    fn what_a_start_made_of_the_clocks_is_recorded() {
+        let begun = at(Instant::now(), 0, 9_000, 8_000);
+        let wants = |last| Steps::new(begun, Some(last)).wants_mark();
+        assert!(!wants(Time { now: 8_500, offset: 1_000 }));
+        assert!(wants(Time { now: 8_500, offset: 0 }), "stepped while kvd was down");
+        assert!(wants(Time { now: 9_500, offset: 1_000 }), "not believed");
     }
 }

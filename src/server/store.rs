@@ -14,6 +14,7 @@ use crate::command::{Command, ErrorCode, Reply};
 use crate::engine::{BatchId, Engine, Evaluation, View};
 use crate::log::{Batch, Event, Log, LogError, Shortage, SyncPolicy, Tally};
 use crate::table::{Departure, Entry, Swept};
+use crate::timeline::Time;
 use std::time::{Duration, Instant};
 
 /// Slots looked at between two looks at the time: when each of them is the last of its page of memory, which is given
@@ -87,14 +88,21 @@ struct Addition {
 }
 
 impl Store {
-    /// Joins an engine, a log whose thread was started, and its compaction.
-    pub fn new(engine: Engine, log: Log, compaction: Compaction, moment: Moment, policy: SyncPolicy) -> Store {
+    /// Joins an engine, a log whose thread was started and that recorded `last`, and its compaction.
+    pub fn new(
+        engine: Engine,
+        log: Log,
+        compaction: Compaction,
+        moment: Moment,
+        last: Option<Time>,
+        policy: SyncPolicy,
+    ) -> Store {
         Store {
             engine,
             log,
             compaction,
             moment,
-            steps: Steps::new(moment),
+            steps: Steps::new(moment, last),
             bound: Bound::TIMED,
             progress: Progress::new(policy == SyncPolicy::Always),
             settling: None,
@@ -479,7 +487,7 @@ mod tests {
         let compaction = Compaction::new(compactor, ready.ledger(), budget, rate, Instant::now());
         let log = ready.start(move || ring.send(()).unwrap()).unwrap();
         let engine = Engine::new(Table::new(1), 1, Limits::default());
-        (Store::new(engine, log, compaction, Clock::start(None).moment(), SyncPolicy::Always), woken)
+        (Store::new(engine, log, compaction, Clock::start(None).moment(), None, SyncPolicy::Always), woken)
     }
 
     fn set(store: &mut Store, key: &str, value: &[u8]) -> Wait {

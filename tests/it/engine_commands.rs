@@ -449,6 +449,16 @@ fn a_refusal_for_want_of_memory_waits_for_what_takes_it() {
 }
 
 #[test]
+fn a_refusal_of_what_is_more_than_all_memory_waits_for_what_it_would_be_added_to() {
+    let mut store = Store::new();
+    let limit = MemoryLimit { bytes: 90, evicts: true };
+    store.engine = Engine::new(Table::new(7), 1, LIMITS).with_memory_limit(limit, 1);
+    assert_eq!(store.look(View::Durable, &format!("SET k {}", "v".repeat(30))).1, Some(1));
+    let (reply, after) = store.look(View::Durable, &format!("APPEND k {}", "v".repeat(30)));
+    assert!(reply.starts_with("ERR NOMEM") && after == Some(1), "{reply}, {after:?}");
+}
+
+#[test]
 fn a_refusal_for_want_of_room_waits_for_what_is_pending() {
     let mut store = Store::new();
     store.ask("SET k 1");

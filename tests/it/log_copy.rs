@@ -60,7 +60,11 @@ impl Log {
 
     /// Compacts one segment; what it holds of removals goes.
     fn compact(&mut self, number: u64) {
-        let run = Run { first: number, last: number, keep_removals: false, is_empty: false };
+        self.compact_run(Run { first: number, last: number, keep_removals: false, is_empty: false });
+    }
+
+    fn compact_run(&mut self, run: Run) {
+        let number = run.last;
         let task = Task { run, present: vec![number], older: self.ledger.older_than(number), secret: SECRET };
         let table = table(&self.disk).expect("a sound log");
         let mut answers = Answers { table: &table, durable: self.writer.durable().version };
@@ -192,4 +196,68 @@ fn check_and_repair_know_files_of_different_moments() {
         let again = repair(directory.path(), Policy::KeepStale, false).expect("looked at");
         assert!(again.is_sound());
     }
+}
+
+#[test]
+fn a_second_compaction_remembers_what_the_first_relied_on() {
+    let mut log = Log::new();
+    log.put(b"K", b"value");
+    log.put(b"other", b"v");
+    log.rotate();
+    log.remove(b"K");
+    log.rotate();
+    let first = log.file(1);
+    log.compact(1);
+    log.compact(2);
+    // Something older is overwritten, so that removals are kept from now on.
+    log.put(b"other", b"w");
+    let run = Run { first: 2, last: 2, keep_removals: true, is_empty: false };
+    log.compact_run(run);
+    assert!(!holds(&log.disk, b"K"));
+    log.disk.write(&file_name(1), &first);
+    let refused = table(&log.disk).err().expect("refused");
+    assert!(matches!(refused, LogError::TornCopy { .. }), "{refused}");
+}
+
+/// What a repair says of a directory with these files: names of the replaced ones, and how many keys may be stale.
+fn told(disk: &FakeDisk) -> (Vec<String>, usize) {
+    let directory = copied(disk);
+    let report = repair(directory.path(), Policy::KeepStale, false).expect("looked at");
+    let replaced = report.replaced.iter().map(|replaced| replaced.0.clone()).collect();
+    repair(directory.path(), Policy::DropSuspects, true).expect("repaired");
+    let after = check::check(directory.path());
+    assert_eq!(after.finding(), check::Finding::Clean, "{:?}", after.flaws);
+    (replaced, report.suspects.len())
+}
+
+#[test]
+fn damage_is_not_taken_for_files_of_different_moments() {
+    // What segment 1 relies on lies in the last segment, whose header is damaged: nothing of it is lost.
+    let mut log = Log::new();
+    log.put(b"K", b"first");
+    log.rotate();
+    log.put(b"K", b"second");
+    log.compact(1);
+    let mut bytes = log.file(2);
+    bytes[60] ^= 1;
+    log.disk.write(&file_name(2), &bytes);
+    assert_eq!(told(&log.disk), (vec![file_name(2)], 0));
+
+    // Segment 1, on which segment 2 relies, is damaged: what stands for it is not segment 2, or anything else.
+    let (log, _) = with_a_removal();
+    let mut bytes = log.file(1);
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    log.disk.write(&file_name(1), &bytes);
+    assert_eq!(told(&log.disk).0, [file_name(1)]);
+}
+
+#[test]
+fn what_takes_the_place_of_a_missing_segment_is_as_late_as_others_rely_on() {
+    use kvd::log::fs::Fs as _;
+    let (mut log, _) = with_a_removal();
+    log.compact(1);
+    log.compact(2);
+    log.disk.remove(&file_name(1)).expect("removed");
+    assert_eq!(told(&log.disk).0, [file_name(1)]);
 }

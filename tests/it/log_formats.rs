@@ -77,7 +77,7 @@ fn a_daemon_goes_on_with_a_directory_of_the_first_version() {
 }
 
 /// A log whose last batch, of one record, was changed by a program that knows more.
-fn changed(change: impl Fn(&mut Vec<u8>, usize)) -> Result<(), LogError> {
+fn log_of_two(change: &dyn Fn(&mut Vec<u8>, usize)) -> FakeDisk {
     let disk = FakeDisk::new();
     let mut opened = open(&disk).expect("a new store");
     commit(&mut opened.writer, &[vec![Written::put(1, b"known", b"v")]]).expect("room");
@@ -97,6 +97,12 @@ fn changed(change: impl Fn(&mut Vec<u8>, usize)) -> Result<(), LogError> {
     let sum = seed.at(at as u64, &bytes[at + 8..at + BATCH_HEADER]);
     bytes[at + 4..at + 8].copy_from_slice(&sum.to_le_bytes());
     disk.write(&file_name(1), &bytes);
+    disk
+}
+
+/// Whether such a log is read.
+fn changed(change: impl Fn(&mut Vec<u8>, usize)) -> Result<(), LogError> {
+    let disk = log_of_two(&change);
     let contents = |disk: &FakeDisk| disk.list().expect("names").iter().map(|name| disk.read(name)).collect::<Vec<_>>();
     let before = contents(&disk);
     let found = open(&disk);
@@ -118,4 +124,23 @@ fn row_17_what_only_a_newer_kvd_can_have_written_is_refused_and_never_cut() {
     assert_eq!(unknown(&marks), Unknown::Record { kind: 1, marks: 19 });
     let refused = changed(kind).expect_err("refused").to_string();
     assert!(refused.contains("newer kvd") && refused.contains("kind 7"), "{refused}");
+}
+
+#[test]
+fn a_repair_gives_nothing_up_that_only_a_newer_kvd_can_have_written() {
+    use kvd::tools::repair::{Policy, RepairError, repair};
+    let kind = |bytes: &mut Vec<u8>, at: usize| bytes[at + 68] = 9;
+    let record = |bytes: &mut Vec<u8>, at: usize| bytes[at + BATCH_HEADER + 16] = 7;
+    for unknown in [&kind as &dyn Fn(&mut Vec<u8>, usize), &record] {
+        // With damage before it, where a start does not even come to it.
+        let disk = log_of_two(&|bytes, at| {
+            unknown(bytes, at);
+            bytes[at - 1] ^= 1;
+        });
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join(file_name(1)), disk.read(&file_name(1)).expect("a segment"))
+            .expect("written");
+        let refused = repair(directory.path(), Policy::KeepStale, false).err().expect("refused");
+        assert!(matches!(refused, RepairError::Log(LogError::Newer { .. })), "{refused}");
+    }
 }

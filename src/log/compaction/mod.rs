@@ -38,6 +38,7 @@ use super::shortage::Shortage;
 use super::victims::Run;
 use crate::fault;
 use output::Output;
+use std::collections::BTreeMap;
 use std::io;
 use victim::Victim;
 
@@ -48,7 +49,7 @@ pub struct Task {
     pub run: Run,
     /// The numbers of those of them that have a file, oldest first.
     pub present: Vec<u64>,
-    /// The segments before them.
+    /// The compacted segments before them.
     pub older: Vec<Dependency>,
     /// The store's secret.
     pub secret: Secret,
@@ -178,9 +179,10 @@ fn write_survivors(
     let kind = SegmentKind::Compacted(Compacted { first: oldest.header.first(), generation, length: 0 });
     let (next_version, link) = (oldest.header.next_version, oldest.header.link);
     let header = SegmentHeader { kind, secret: Some(*secret), next_version, link, ..newest.header };
-    // A removal that is dropped would be missed beside an earlier state of what is older.
-    let relied_on = if run.keep_removals { &[][..] } else { older };
-    let mut output = Output::create(fs, header, relied_on, name)?;
+    // A removal that is dropped would be missed beside an earlier state of what is older; so would those be that were dropped
+    // when the victims were made.
+    let relied_on = if run.keep_removals { relied_on(victims)? } else { older.clone() };
+    let mut output = Output::create(fs, header, &relied_on, name)?;
     let mut read = 0;
     if !run.is_empty {
         for victim in victims {
@@ -192,4 +194,18 @@ fn write_survivors(
     fault::at("compaction-settled").map_err(|_| Stopped)?;
     let (length, tally) = output.finish(durable_version)?;
     Ok(Outcome { length, tally, read, replaced: victims.iter().map(|victim| victim.length).sum() })
+}
+
+/// The segments before all victims on which some of these rely, each in the latest state that is relied on.
+fn relied_on(victims: &[Victim]) -> Result<Vec<Dependency>, CompactionError> {
+    let first = victims.first().map_or(0, |oldest| oldest.header.first());
+    let mut latest = BTreeMap::new();
+    for victim in victims {
+        for Dependency { number, generation } in victim.dependencies()? {
+            let held = latest.entry(number).or_insert(generation);
+            *held = generation.max(*held);
+        }
+    }
+    let before = latest.into_iter().take_while(|(number, _)| *number < first);
+    Ok(before.map(|(number, generation)| Dependency { number, generation }).collect())
 }

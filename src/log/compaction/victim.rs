@@ -4,7 +4,7 @@
 
 use super::output::Output;
 use super::{CompactionError, Steward};
-use crate::log::batch::{BATCH_HEADER, Link};
+use crate::log::batch::{BATCH_HEADER, Dependency, Link};
 use crate::log::checksum::Seed;
 use crate::log::error::LogError;
 use crate::log::fs::{File, Fs};
@@ -66,6 +66,19 @@ impl Victim {
             link = Link { number: link.number + 1, chain: batch.header.checksum };
         }
         Ok(position)
+    }
+
+    /// The older segments that it says it relies on.
+    pub fn dependencies(&self) -> Result<Vec<Dependency>, CompactionError> {
+        let position = SEGMENT_HEADER as u64;
+        if self.header.generation() == 0 || self.length <= position {
+            return Ok(Vec::new());
+        }
+        let (seed, mut bytes) = (self.header.seed(), Vec::new());
+        self.read_batch(seed, position, &mut bytes)?;
+        let batch = VerifiedBatch::decode(&bytes, seed, position, self.header.first_batch())
+            .map_err(|fault| self.damaged(position, Fault::Batch(fault)))?;
+        Ok(batch.dependencies().collect())
     }
 
     /// Reads the batch at a position, whose length is believed only as far as its header's checksum and the file go.

@@ -149,3 +149,16 @@ fn a_step_is_recorded_although_nothing_is_written() {
     assert!(house.has("hour"), "by a mark alone");
     assert!(house.say("TTL hour").starts_with("OK 3"), "with what is left of its hour");
 }
+
+#[test]
+fn what_a_start_made_of_the_clocks_outlives_a_run_in_which_nothing_is_written() {
+    let mut house = House::new(0);
+    house.say(&format!("SET short v TTL {}", 600 * SECOND));
+    // Set back while kvd is down: T goes on from the last one.
+    house.stepped -= 30 * 60 * SECOND;
+    let mut house = house.restart();
+    house.wait(610 * SECOND);
+    assert!(!house.has("short"));
+    let mut house = house.restart();
+    assert!(!house.has("short"), "what was seen expired stays gone");
+}

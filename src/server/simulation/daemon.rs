@@ -90,7 +90,14 @@ impl Daemon {
         let something_to_hear = Rc::new(Cell::new(false));
         let told = Rc::clone(&something_to_hear);
         let (log, stepper) = Log::stepped(ready.into_writer(), sync, Box::new(move || told.set(true)) as Box<dyn Fn()>);
-        let store = Store::new(engine, log, Compaction::new(compactor, ledger, budget, UNPACED, now), moment, sync);
+        let store = Store::new(
+            engine,
+            log,
+            Compaction::new(compactor, ledger, budget, UNPACED, now),
+            moment,
+            recovered.time,
+            sync,
+        );
         Ok(Daemon {
             reception: Reception::open(network.clone(), Limits::default(), most_backlog, now),
             store: store.with_bound(bound),

@@ -5,7 +5,7 @@
 
 use super::RepairError;
 use super::lost::{Loss, Losses};
-use crate::log::batch::Link;
+use crate::log::batch::{Dependency, Link};
 use crate::log::fs::{Contents, Fs};
 use crate::log::record::Record;
 use crate::log::recovery::{Reading, Segment, Verdict, mismatches, read_segment, segment_numbers};
@@ -45,6 +45,8 @@ pub struct Patch {
     pub damaged: Option<Box<dyn Contents>>,
     /// The header by which the damaged file is read.
     pub read_as: SegmentHeader,
+    /// The older segments on which it relies, as the damaged one said.
+    pub dependencies: Vec<Dependency>,
     /// Records that are kept.
     pub records: u64,
     /// Why.
@@ -173,6 +175,7 @@ impl Plan {
         let Found { segment, header_is_right, link_is_right } = found;
         let contents = disk.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
         let mut header = segment.header;
+        let newer = |what| LogError::Newer { name: segment.name.clone(), what };
         let mut begins = Some(header.next_version);
         if !header_is_right {
             header.link = if *link_is_right { header.link } else { course.link };
@@ -191,8 +194,8 @@ impl Plan {
         let successor = next.filter(|next| next.link_is_right).map(|next| next.segment.header.link);
         let reading = read_segment(segment, successor, contents.as_ref(), progress, &mut |record| visit(&record));
         let why = match reading.verdict {
+            Verdict::Newer(what) => return Err(newer(what).into()),
             _ if !header_is_right => Some("the segment's header can't be read".to_owned()),
-            Verdict::Newer(what) => return Err(LogError::Newer { name: segment.name.clone(), what }.into()),
             Verdict::Damage(fault) => Some(fault.to_string()),
             // Only the last segment may end in a tear.
             Verdict::TornTail if !is_last => reading.report.fault.map(|fault| fault.to_string()),
@@ -202,7 +205,10 @@ impl Plan {
         course.ends_with_journal = why.is_none() && header.kind == SegmentKind::Journal;
         if let Some(why) = why {
             let versions_end = next.filter(|next| next.header_is_right).map(|next| next.segment.header.next_version);
-            let salvaged = self.patch(&header, contents, why, versions_end, visit);
+            let salvaged = self.patch(&header, reading.dependencies, contents, why, versions_end, visit);
+            if let Some(what) = salvaged.unknown {
+                return Err(newer(what).into());
+            }
             course.goes_on(salvaged.next_version, salvaged.next_batch, salvaged.time);
             Ok(None)
         } else {
@@ -223,7 +229,9 @@ impl Plan {
         course: &mut Course,
         visit: &mut dyn FnMut(&Record<'_>),
     ) -> Result<(), RepairError> {
-        for (reading, why) in mismatches(readings) {
+        let last = course.next_version.saturating_sub(1);
+        let mut ends = 0;
+        for (reading, why) in mismatches(readings, last) {
             let header = reading.segment.header;
             let torn = match why {
                 Mismatch::Generation { .. } => {
@@ -232,29 +240,49 @@ impl Plan {
                     self.losses.add(Loss::of_versions(&reading.segment.name, header.next_version, end));
                     Some(reading)
                 }
+                // What is lost of the last segment is known: it was damaged.
+                Mismatch::Ends { .. } if !course.ends_with_journal => None,
                 Mismatch::Ends { durable, last } => {
                     self.losses.add(Loss::of_versions(&reading.segment.name, last + 1, Some(durable + 1)));
-                    course.next_version = course.next_version.max(durable + 1);
-                    // Nothing goes on behind the last one, whose versions would be handed out again.
-                    course.ends_with_journal = false;
+                    ends = ends.max(durable + 1);
                     readings.last().filter(|last| last.segment.header.kind == SegmentKind::Journal)
                 }
             };
             let is_planned = |name: &str| self.patches.iter().any(|patch| patch.name() == name);
             if let Some(Reading { segment, .. }) = torn.filter(|torn| !is_planned(&torn.segment.name)) {
                 let contents = disk.contents(&segment.name).map_err(LogError::io("read", &segment.name))?;
-                self.patch(&segment.header, contents, why.to_string(), None, visit);
+                self.patch(&segment.header, Vec::new(), contents, why.to_string(), None, visit);
                 self.sound -= 1;
             }
         }
+        if ends > course.next_version {
+            // Nothing goes on behind the last one, whose versions would be handed out again.
+            (course.next_version, course.ends_with_journal) = (ends, false);
+        }
+        self.reach_generations(readings);
         self.patches.sort_by_key(|patch| patch.header.number);
         Ok(())
+    }
+
+    /// What takes the place of a segment is of no earlier moment than others relied on, whatever is known of the one that was
+    /// there.
+    fn reach_generations(&mut self, readings: &[Reading]) {
+        let of_sound = readings.iter().flat_map(|reading| &reading.dependencies);
+        let of_patched = self.patches.iter().flat_map(|patch| &patch.dependencies);
+        let listed: Vec<Dependency> = of_sound.chain(of_patched).copied().collect();
+        for Patch { header: SegmentHeader { kind, number, .. }, .. } in &mut self.patches {
+            let SegmentKind::Compacted(compacted) = kind else { continue };
+            let of_this = listed.iter().filter(|dependency| (compacted.first..=*number).contains(&dependency.number));
+            let least = of_this.map(|dependency| dependency.generation).max().unwrap_or(0);
+            compacted.generation = compacted.generation.max(least);
+        }
     }
 
     /// Plans for a segment, whose number is right, what is put in its place. Returns what was salvaged.
     fn patch(
         &mut self,
         read_as: &SegmentHeader,
+        dependencies: Vec<Dependency>,
         contents: Box<dyn Contents>,
         why: String,
         versions_end: Option<u64>,
@@ -264,7 +292,7 @@ impl Plan {
         let kind = SegmentKind::Compacted(compacted);
         let header = SegmentHeader { kind, secret: Some(self.secret), ..*read_as };
         let damaged = Some(contents);
-        let mut patch = Patch { header, damaged, read_as: *read_as, records: 0, why };
+        let mut patch = Patch { header, damaged, read_as: *read_as, dependencies, records: 0, why };
         let salvaged = patch.each_record(visit);
         patch.records = salvaged.records;
         for gap in &salvaged.gaps {
@@ -297,7 +325,8 @@ impl Plan {
         } else {
             format!("{} to it are missing", file_name(first))
         };
-        self.patches.push(Patch { header, damaged: None, read_as: header, records: 0, why });
+        let dependencies = Vec::new();
+        self.patches.push(Patch { header, damaged: None, read_as: header, dependencies, records: 0, why });
     }
 }
 

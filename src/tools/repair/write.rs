@@ -43,6 +43,7 @@ fn write_patch(patch: &Patch, disk: &dyn Fs) -> Result<(), RepairError> {
     let name = temporary_name(patch.header.number);
     let mut writer = CompactedWriter::create(disk, patch.header, &name).map_err(written)?;
     writer.at(patch.header.time);
+    writer.rely_on(&patch.dependencies).map_err(written)?;
     let mut failed = Ok(0);
     let salvaged = patch.each_record(&mut |record| {
         if failed.is_ok() {
