@@ -15,6 +15,7 @@ use store_steps::{Act, HOUR, Restart, SIZES, Step, run};
 mod store_judge;
 #[path = "../../tests/it/store_steps.rs"]
 mod store_steps;
+#[expect(dead_code, reason = "damage is the tests' affair")]
 #[path = "../../tests/it/store_under_test.rs"]
 mod store_under_test;
 
