@@ -12,7 +12,7 @@ use crate::log::budget::{Budget, Urgency};
 use crate::log::compaction::{CompactionError, Fate, Outcome, Questions};
 use crate::log::compactor::{Compactor, Report, UNPACED};
 use crate::log::victims::{self, Appetite, Run};
-use crate::log::{Ledger, LogError, Tally, record};
+use crate::log::{Ledger, LogError, Shortage, Tally, record};
 use crate::table::{Entry, Table};
 use rustix::time::{ClockId, clock_gettime};
 use std::ops::RangeInclusive;
@@ -65,6 +65,12 @@ fn processor_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
+/// The segments of a run, and their verb.
+fn named(run: Run) -> String {
+    let Run { first, last, .. } = run;
+    if first == last { format!("segment {first} was") } else { format!("segments {first} to {last} were") }
+}
+
 /// Takes into the accounts of a log, in which nothing counts yet, the table that was made of it. Works on so many threads.
 pub(super) fn account(ledger: &mut Ledger, table: &Table, threads: usize) {
     debug_assert_eq!(ledger.live_bytes(), 0, "what counted before would count once for each part");
@@ -96,6 +102,10 @@ pub(super) struct Compaction {
     unsettled: bool,
     reserve: Reserve,
     full_run: Option<FullRun>,
+    /// What there was no room for lack of, if that was said and nothing was compacted since.
+    said: Option<Shortage>,
+    /// Whether the disk was full when it was looked at last.
+    was_full: bool,
     quiet_until: Instant,
     look_at: Instant,
     figures: Figures,
@@ -115,6 +125,8 @@ impl Compaction {
             unsettled: false,
             reserve: Reserve::Whole,
             full_run: None,
+            said: None,
+            was_full: false,
             quiet_until: now + QUIET,
             look_at: now,
             figures: Figures::default(),
@@ -219,6 +231,9 @@ impl Compaction {
             return;
         }
         self.look_at = now + LOOK_EVERY;
+        if std::mem::replace(&mut self.was_full, full) && !full {
+            self.said = None;
+        }
         let urgency = if full { Urgency::Pressed } else { self.budget.urgency(&self.ledger) };
         let unpaced = urgency == Urgency::Pressed || self.full_run.is_some();
         self.compactor.set_rate(if unpaced { UNPACED } else { self.rate });
@@ -339,6 +354,7 @@ impl Compaction {
 
     fn done(&mut self, run: Run, outcome: &Outcome, now: Instant) {
         self.running = None;
+        self.said = None;
         self.look_at = now;
         self.ledger.replaced(run.first, run.last, outcome.length, outcome.tally);
         self.reserve = match std::mem::replace(&mut self.reserve, Reserve::Whole) {
@@ -384,7 +400,17 @@ impl Compaction {
                 (_, Reserve::Lent) => Reserve::Unneeded,
                 (_, reserve) => reserve,
             };
-            tracing::warn!("segments {} to {} were not compacted: {why}", run.first, run.last);
+            if self.is_news(why) {
+                tracing::warn!("{} not compacted: {why}", named(run));
+            }
+        }
+    }
+
+    /// Whether it is to be said why nothing came of a compaction: a shortage lasts, and is met again every second.
+    fn is_news(&mut self, why: &CompactionError) -> bool {
+        match why {
+            CompactionError::NoSpace(shortage) => self.said.replace(*shortage) != Some(*shortage),
+            _ => true,
         }
     }
 }
@@ -413,14 +439,18 @@ mod tests {
     use crate::log::{Secret, Usage};
     use std::sync::Arc;
 
-    #[test]
-    fn nothing_is_chosen_amid_a_sweep() {
-        let now = Instant::now();
+    fn of_two_segments(now: Instant) -> Compaction {
         let usage = |number| Usage { number, first: number, versions_from: number, bytes: 8192, ..Usage::default() };
         let ledger = Ledger::new(vec![usage(1), usage(2)]);
         let compactor = Compactor::start(Arc::new(FakeDisk::new()), Secret::new(2), || ()).expect("a thread");
         let budget = Budget { segment_size: 8192, max_log_size: u64::MAX };
-        let mut compaction = Compaction::new(compactor, ledger, budget, UNPACED, now);
+        Compaction::new(compactor, ledger, budget, UNPACED, now)
+    }
+
+    #[test]
+    fn nothing_is_chosen_amid_a_sweep() {
+        let now = Instant::now();
+        let mut compaction = of_two_segments(now);
         let mut table = Table::new(1);
         table.begin_flush(None, 9);
         compaction.tend(&table, now, true);
@@ -430,5 +460,29 @@ mod tests {
         }
         compaction.tend(&table, now + LOOK_EVERY, true);
         assert!(compaction.running.is_some_and(|run| run.first == 1 && run.is_empty));
+    }
+    #[test]
+    fn a_shortage_is_said_once_until_something_was_compacted_or_there_is_room() {
+        let now = Instant::now();
+        let mut compaction = of_two_segments(now);
+        let mut table = Table::new(1);
+        // Nothing is begun meanwhile.
+        table.begin_flush(None, 9);
+        let full = CompactionError::NoSpace(Shortage::Disk);
+        assert!(compaction.is_news(&full) && !compaction.is_news(&full));
+        assert!(compaction.is_news(&CompactionError::NoSpace(Shortage::Inodes)), "it is another one");
+        let run = Run { first: 1, last: 1, keep_removals: false, is_empty: true };
+        let outcome = Outcome { length: 4096, tally: Tally::default(), read: 8192, replaced: 8192 };
+        compaction.done(run, &outcome, now);
+        assert!(compaction.is_news(&full), "something was compacted");
+        for (is_full, is_news) in [(true, false), (false, true)] {
+            compaction.look_at = now;
+            compaction.tend(&table, now, is_full);
+            assert_eq!(compaction.is_news(&full), is_news, "full: {is_full}");
+        }
+        assert_eq!(
+            (named(run), named(Run { last: 3, ..run })),
+            ("segment 1 was".into(), "segments 1 to 3 were".into())
+        );
     }
 }
