@@ -45,7 +45,8 @@ Exit codes:
   1   refused to start, for a reason that lasts: it is on standard error
   2   a flag or a variable is wrong
   70  the socket failed while running
-  74  the log failed while running: nothing unsure was acknowledged, start again once the disk is well
+  74  the log failed while running, or the disk could not be read at start: nothing unsure was acknowledged,
+      start again once the disk is well
   75  can't start now, for a reason that may pass (address not there yet, port or data directory in use, no room on
       the disk, no descriptors, threads or memory): start again
   101 internal error: start again, and report it

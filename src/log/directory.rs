@@ -8,21 +8,17 @@
 
 use super::error::LogError;
 use super::fs::{Disk, Fs, HeldDirectory};
-use super::recovery::segment_numbers;
+use super::recovery::survey;
 use crate::fault;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The lock's file.
 pub const LOCK_NAME: &str = "LOCK";
-/// Mode of a directory that is made: nobody but its owner may read what clients stored.
-const DIRECTORY_MODE: u32 = 0o700;
-
 /// A data directory that this process alone may write to, until it is dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -118,13 +114,11 @@ fn hold(path: &Path) -> Result<Arc<HeldDirectory>, LogError> {
 /// Why [`LOCK_NAME`] can't be locked.
 fn unlockable(directory: &HeldDirectory, source: io::Error) -> LogError {
     let path = directory.path().to_owned();
-    match directory.owner(LOCK_NAME) {
-        Ok(owner) if source.kind() == io::ErrorKind::PermissionDenied => {
-            LogError::LockOfAnother { directory: path, owner, user: rustix::process::geteuid().as_raw() }
-        }
-        Ok(_) => LogError::Lock { directory: path, source },
+    if directory.has(LOCK_NAME) {
+        LogError::Lock { directory: path, source }
+    } else {
         // It can't even be made: that is the directory's fault.
-        Err(_) => LogError::Directory { directory: path, source },
+        LogError::Directory { directory: path, source }
     }
 }
 
@@ -140,12 +134,18 @@ fn must_be_directory(path: &Path) -> Result<(), LogError> {
     }
 }
 
-/// A log is there where a file has a segment's name, whatever is in it.
+/// There is no log where a start would begin a new one: with no segment, or with nothing but what was being made.
 fn must_have_log(disk: &dyn Fs, path: &Path) -> Result<(), LogError> {
-    if segment_numbers(disk)?.is_empty() {
-        return Err(LogError::NoLog { directory: path.to_owned(), why: "no file in it has the name of a segment" });
-    }
-    Ok(())
+    let why = match survey(disk) {
+        Ok(survey) if !survey.segments.is_empty() => return Ok(()),
+        Ok(survey) if survey.spares.is_empty() && survey.torn_headers.is_empty() => {
+            "no file in it has the name of a segment"
+        }
+        Ok(_) => "no segment in it holds anything",
+        // What is wrong with it is for whoever reads it to say.
+        Err(_) => return Ok(()),
+    };
+    Err(LogError::NoLog { directory: path.to_owned(), why })
 }
 
 /// The refusal of a link that leads nowhere.
@@ -166,7 +166,9 @@ fn make(path: &Path) -> Result<bool, LogError> {
         None => return Err(unusable(io::ErrorKind::InvalidInput.into())),
     };
     make(&parent)?;
-    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+    let name = path.file_name().unwrap_or("..".as_ref());
+    let parent = HeldDirectory::open(&parent).map_err(unusable)?;
+    match parent.make_directory(name) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // By another one, who makes it at the same time, or it is something else.
             if !path.is_dir() {
@@ -175,7 +177,7 @@ fn make(path: &Path) -> Result<bool, LogError> {
         }
         made => made.map_err(unusable)?,
     }
-    HeldDirectory::open(&parent).and_then(|parent| parent.sync()).map_err(unusable)?;
+    parent.sync().map_err(unusable)?;
     Ok(true)
 }
 
@@ -284,7 +286,18 @@ mod tests {
         assert!(matches!(DataDir::open_existing(&path), Err(LogError::NoLog { .. })));
         assert!(matches!(open_unlocked(&path), Err(LogError::NoLog { .. })));
         assert_eq!(fs::read_dir(&path).expect("a directory").count(), 0);
-        File::create_new(path.join(super::super::segment::file_name(1))).expect("a segment");
+        let segment = path.join(super::super::segment::file_name(1));
+        // Nothing in it, a spare, and a header that was never finished: a start makes it anew.
+        for blank in
+            [vec![], vec![0; 65_536], [super::super::segment::SEGMENT_MAGIC.to_vec(), vec![0; 65_528]].concat()]
+        {
+            fs::write(&segment, blank).expect("a file");
+            assert!(matches!(DataDir::open_existing(&path), Err(LogError::NoLog { .. })));
+            assert!(matches!(open_unlocked(&path), Err(LogError::NoLog { .. })));
+            assert_eq!(fs::read_dir(&path).expect("a directory").count(), 1, "nothing was made");
+        }
+        // Bytes behind a header that is gone are damage.
+        fs::write(&segment, [vec![0; 65_536], vec![1]].concat()).expect("a file");
         DataDir::open_existing(&path).expect("a log");
         open_unlocked(&path).expect("a log");
     }

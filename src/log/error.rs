@@ -10,10 +10,10 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// Another daemon has the directory.
-    #[error("another kvd is running on {}: one daemon per directory. Stop it first, or choose another --data-dir", .0.display())]
+    #[error("another kvd is running on {}: one daemon per directory. Stop it first, or name another directory", .0.display())]
     Locked(PathBuf),
     /// The directory can't be made, read or written.
-    #[error("the data directory {} can't be used: {}. kvd must be able to create files in it", directory.display(), Shortage::explain(source))]
+    #[error("the data directory {} can't be used: {}", directory.display(), why_unusable(source))]
     Directory {
         /// The directory.
         directory: PathBuf,
@@ -22,7 +22,7 @@ pub enum LogError {
     },
     /// The directory is a link that leads nowhere.
     #[error(
-        "{} is a link to {}, which is not there: nothing was made. Mount or make what it leads to, or choose another --data-dir",
+        "{} is a link to {}, which is not there: nothing was made. Mount or make what it leads to, or name another directory",
         directory.display(),
         target.display()
     )]
@@ -33,25 +33,12 @@ pub enum LogError {
         target: PathBuf,
     },
     /// `LOCK` can't be locked.
-    #[error("{LOCK_NAME} in {} can't be locked: {source}", directory.display())]
+    #[error("{LOCK_NAME} in {} can't be locked: {}", directory.display(), Shortage::explain(source))]
     Lock {
         /// The directory.
         directory: PathBuf,
         /// What the system said, or what it is in place of a file.
         source: io::Error,
-    },
-    /// `LOCK` belongs to somebody else.
-    #[error(
-        "{LOCK_NAME} in {} belongs to user {owner}, and user {user}, as whom kvd runs, may not open it. Run kvd as user {owner}, or          give the directory and its files to user {user} (chown -R)",
-        directory.display()
-    )]
-    LockOfAnother {
-        /// The directory.
-        directory: PathBuf,
-        /// Whose it is.
-        owner: u32,
-        /// As whom this process runs.
-        user: u32,
     },
     /// There is no log where one is to be read.
     #[error("there is no log in {}: {why}. Is this the data directory, and is its disk mounted?", directory.display())]
@@ -194,6 +181,18 @@ pub enum Mismatch {
     },
 }
 
+/// What keeps a directory from being used, and what is needed, where that is not said yet.
+fn why_unusable(source: &io::Error) -> String {
+    let why = Shortage::explain(source);
+    let says_little = matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
+    // What kvd found out itself, it has told.
+    if says_little && source.raw_os_error().is_some() {
+        format!("{why}. kvd must be able to create files in it")
+    } else {
+        why
+    }
+}
+
 impl LogError {
     /// Whether it was for want of something that may be there again later.
     pub fn shortage(&self) -> Option<Shortage> {
@@ -205,9 +204,45 @@ impl LogError {
         }
     }
 
+    /// Whether the disk could not give what is on it.
+    pub fn is_of_the_disk(&self) -> bool {
+        match self {
+            LogError::Directory { source, .. } | LogError::Lock { source, .. } | LogError::Io { source, .. } => {
+                source.raw_os_error() == Some(libc::EIO)
+            }
+            _ => false,
+        }
+    }
+
     /// Makes an [`LogError::Io`] of a failed system call.
     pub fn io(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> LogError {
         let name = name.to_owned();
         move |source| LogError::Io { action, name, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_directory(errno: i32) -> String {
+        LogError::Directory { directory: "data".into(), source: io::Error::from_raw_os_error(errno) }.to_string()
+    }
+
+    fn of_lock(errno: i32) -> String {
+        LogError::Lock { directory: "data".into(), source: io::Error::from_raw_os_error(errno) }.to_string()
+    }
+
+    #[test]
+    fn a_shortage_is_told_alone_and_what_is_not_allowed_with_what_is_needed() {
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOSPC, libc::EDQUOT] {
+            let shortage = Shortage::explain(&io::Error::from_raw_os_error(errno));
+            assert_eq!(of_directory(errno), format!("the data directory data can't be used: {shortage}"));
+            assert_eq!(of_lock(errno), format!("LOCK in data can't be locked: {shortage}"));
+        }
+        for errno in [libc::EACCES, libc::EROFS] {
+            assert!(of_directory(errno).ends_with("kvd must be able to create files in it"));
+        }
+        assert!(!of_directory(libc::EIO).contains("must be able"));
     }
 }

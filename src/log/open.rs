@@ -60,9 +60,11 @@ impl Unread {
     /// Lists the directory and reads the segment headers. Changes nothing.
     ///
     /// # Errors
-    /// What can't be right: a segment that is missing, foreign, newer, renamed, of another store, or whose header is damaged.
+    /// What can't be right: a segment that is missing, foreign, newer, renamed, of another store, or whose header is damaged;
+    /// and what is in the way.
     pub fn open(fs: Arc<dyn Fs>, options: LogOptions) -> Result<Unread, LogError> {
         let survey = recovery::survey(fs.as_ref())?;
+        recovery::refuse_in_the_way(fs.as_ref())?;
         fault::at("start-surveyed").map_err(LogError::io("read", "the data directory"))?;
         let identity = match survey.identity() {
             Some(identity) => identity,

@@ -16,7 +16,6 @@ use super::segment::{Compacted, FileRole, HeaderState, SEGMENT_HEADER, SegmentHe
 use crate::fault;
 use crate::mutation::Mutation;
 use crate::threads::NoThread;
-use std::io::ErrorKind;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::Builder;
@@ -104,15 +103,7 @@ pub fn survey(fs: &dyn Fs) -> Result<Survey, LogError> {
     for name in fs.list().map_err(LogError::io("list", "the data directory"))? {
         match FileRole::of(&name) {
             FileRole::Segment(number) => numbers.push(number),
-            FileRole::Temporary => {
-                match fs.file_len(&name) {
-                    Ok(_) => survey.temporary.push(name),
-                    // A compaction of the daemon beside which a tool reads has put it in its place.
-                    Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    // It is no file, so it is not kvd's, and its name would be in the way.
-                    Err(error) => return Err(LogError::io("remove", &name)(error)),
-                }
-            }
+            FileRole::Temporary => survey.temporary.push(name),
             FileRole::Stranger if name != super::directory::LOCK_NAME => survey.strangers.push(name),
             FileRole::Stranger | FileRole::Saved => {}
         }
@@ -146,6 +137,19 @@ pub fn survey(fs: &dyn Fs) -> Result<Survey, LogError> {
     check_headers(&survey.segments)?;
     survey.replaced = take_replaced(&mut survey.segments)?;
     Ok(survey)
+}
+
+/// Refuses what has the name of a left-over and is no file: it is not kvd's to remove, and its name is in the way of whoever
+/// writes. Who only reads has no use for this.
+///
+/// # Errors
+/// What the disk refuses.
+pub fn refuse_in_the_way(fs: &dyn Fs) -> Result<(), LogError> {
+    let names = fs.list().map_err(LogError::io("list", "the data directory"))?;
+    for name in names.iter().filter(|name| FileRole::of(name) == FileRole::Temporary) {
+        fs.file_len(name).map_err(LogError::io("remove", name))?;
+    }
+    Ok(())
 }
 
 enum Unfinished {

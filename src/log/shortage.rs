@@ -21,7 +21,7 @@ pub enum Shortage {
     Descriptors(u64),
     /// Descriptors of the whole system.
     SystemDescriptors,
-    /// Memory of the kernel.
+    /// Memory, of which the kernel gives no more.
     Memory,
 }
 
@@ -36,22 +36,20 @@ impl Shortage {
         }
     }
 
-    /// What was lacking where a file could not be opened or made.
+    /// What was lacking where a file could not be opened, made, mapped or read.
     pub fn of_open(error: &io::Error) -> Option<Shortage> {
         match Errno::from_io_error(error) {
             Some(Errno::MFILE) => Some(Shortage::Descriptors(descriptors::limit())),
             Some(Errno::NFILE) => Some(Shortage::SystemDescriptors),
-            Some(Errno::NOMEM) => Some(Shortage::Memory),
+            // Also of what only the standard library refused, to read a file into.
+            _ if error.kind() == io::ErrorKind::OutOfMemory => Some(Shortage::Memory),
             _ => Shortage::of_write(error),
         }
     }
 
-    /// An error in the system's words, and where they leave open which limit is in the way, that as well.
+    /// An error in the system's words, which leave open which limit is in the way: where one is, that in their place.
     pub fn explain(error: &io::Error) -> String {
-        match Shortage::of_open(error) {
-            None | Some(Shortage::Disk) => error.to_string(),
-            Some(shortage) => format!("{error}: {shortage}"),
-        }
+        Shortage::of_open(error).map_or_else(|| error.to_string(), |shortage| shortage.to_string())
     }
 
     /// Whether it is bytes on the disk that are lacking, of which some can be given up for others.
@@ -81,7 +79,10 @@ impl fmt::Display for Shortage {
             Shortage::SystemDescriptors => {
                 formatter.write_str("the file descriptors of the whole system are used up (sysctl fs.file-max)")
             }
-            Shortage::Memory => formatter.write_str("the kernel has no memory left for another open file"),
+            Shortage::Memory => formatter.write_str(
+                "the kernel gives this process no more memory (RLIMIT_AS: `ulimit -v`, or MemoryMax= of its unit, or \
+                 the machine has none left)",
+            ),
         }
     }
 }
@@ -109,6 +110,7 @@ mod tests {
         }
         let inodes = io::Error::new(io::ErrorKind::StorageFull, NoInodes);
         assert_eq!(Shortage::of_open(&inodes), Some(Shortage::Inodes));
+        assert_eq!(Shortage::of_open(&io::ErrorKind::OutOfMemory.into()), Some(Shortage::Memory));
         assert!(!Shortage::Inodes.is_of_bytes() && Shortage::Quota.is_of_bytes());
     }
 
@@ -120,5 +122,17 @@ mod tests {
         );
         assert!(said(Shortage::SystemDescriptors).contains("fs.file-max"));
         assert!(said(Shortage::Inodes).contains("inodes"));
+        assert!(said(Shortage::Memory).contains("ulimit -v") && said(Shortage::Memory).contains("MemoryMax"));
+    }
+
+    #[test]
+    fn a_shortage_is_told_in_place_of_the_systems_words_for_it() {
+        for errno in [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            let error = io::Error::from_raw_os_error(errno);
+            let told = Shortage::explain(&error);
+            assert_eq!(Some(told), Shortage::of_open(&error).map(|shortage| shortage.to_string()), "{error}");
+        }
+        let other = io::Error::from_raw_os_error(libc::EIO);
+        assert_eq!(Shortage::explain(&other), other.to_string());
     }
 }

@@ -116,15 +116,13 @@ impl ServeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             // As after a panic on this thread.
-            ServeError::Faulty(_)
-            | ServeError::Refused(LogError::ThreadGone)
-            | ServeError::LogFailed(LogError::ThreadGone) => 101,
-            ServeError::Refused(error) if refusal::log_may_pass(error) => MAY_PASS,
+            ServeError::Faulty(_) | ServeError::LogFailed(LogError::ThreadGone) => 101,
+            ServeError::Refused(error) => refusal::exit_code(error),
             ServeError::NotStarted { may_pass: true, .. } | ServeError::NoThread(_) => MAY_PASS,
-            ServeError::Refused(_) | ServeError::NotStarted { .. } | ServeError::NoStore(_) => 1,
-            // EX_SOFTWARE and EX_IOERR of sysexits.h.
+            ServeError::NotStarted { .. } | ServeError::NoStore(_) => 1,
+            // EX_SOFTWARE of sysexits.h.
             ServeError::SocketFailed(_) => 70,
-            ServeError::LogFailed(_) => 74,
+            ServeError::LogFailed(_) => refusal::EXIT_IO_ERROR,
         }
     }
 }
@@ -201,7 +199,9 @@ fn tell_of_new_store(unread: &Unread, directory: &DataDir, config: &Config) -> R
     match (unread.is_new(), config.existing, directory.is_made()) {
         (false, _, _) => {}
         (true, true, _) => {
-            return Err(ServeError::NoStore(format!("no segment in {path} holds anything")));
+            let why = "no segment in it holds anything";
+            let directory = directory.path().to_owned();
+            return Err(ServeError::NoStore(LogError::NoLog { directory, why }.to_string()));
         }
         (true, false, true) => tracing::info!("a new store is made in {path}, which was not there"),
         (true, false, false) => tracing::warn!(

@@ -2,9 +2,13 @@
 //!
 //! Knows errors of the system and of the log.
 
+use crate::cli::MAY_PASS;
 use crate::log::LogError;
 use rustix::io::Errno;
 use std::io;
+
+/// The log can't be read or written: `EX_IOERR` of sysexits.h.
+pub(super) const EXIT_IO_ERROR: u8 = 74;
 
 /// Whether what the system refused, it may grant later: an address that is not there yet, what somebody else has, and what
 /// there is too little of. Everything else is taken to last, so that nobody tries for ever.
@@ -34,6 +38,17 @@ pub(super) fn log_may_pass(error: &LogError) -> bool {
     }
 }
 
+/// What a start that the log refuses should end with, as `docs/operations.md` lists it.
+pub(super) fn exit_code(error: &LogError) -> u8 {
+    match error {
+        // As after a panic on this thread.
+        LogError::ThreadGone => 101,
+        error if error.is_of_the_disk() => EXIT_IO_ERROR,
+        error if log_may_pass(error) => MAY_PASS,
+        _ => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +62,9 @@ mod tests {
         for errno in [Errno::IO, Errno::ACCESS, Errno::PERM, Errno::ROFS, Errno::NOENT, Errno::NOTDIR, Errno::INVAL] {
             assert!(!log_may_pass(&of(errno)), "{errno}");
         }
+        assert_eq!(exit_code(&of(Errno::IO)), 74);
+        assert_eq!(exit_code(&LogError::Directory { directory: "data".into(), source: Errno::IO.into() }), 74);
+        assert_eq!((exit_code(&of(Errno::NOSPC)), exit_code(&of(Errno::ACCESS))), (75, 1));
         assert!(may_pass(&Errno::ADDRINUSE.into()) && may_pass(&Errno::ADDRNOTAVAIL.into()));
         assert!(log_may_pass(&LogError::Locked("data".into())));
         assert!(!log_may_pass(&LogError::MissingSegment { name: "segment".into() }));

@@ -157,8 +157,13 @@ fn what_has_a_segments_name_and_is_no_file_is_refused_by_name() {
             let ended = store.launch().refused();
             assert!(ended.stderr.contains(name) && ended.stderr.contains(kind), "{}", ended.stderr);
             assert!(fs::symlink_metadata(&path).is_ok(), "left alone");
-            let checked = tool(&["check"], &store.path());
-            assert!(!checked.status.success() && said(&checked).contains(kind), "{}", said(&checked));
+            // What only a start would remove, and is not of the log, keeps nobody from reading the log.
+            let is_of_log = !name.ends_with("tmp");
+            for arguments in [&["check"][..], &["dump"], &["dump", "--history"], &["repair"]] {
+                let output = tool(arguments, &store.path());
+                assert_eq!(output.status.success(), !is_of_log, "{arguments:?}: {}", said(&output));
+                assert_eq!(said(&output).contains(kind), is_of_log, "{arguments:?}: {}", said(&output));
+            }
         }
     }
 }
@@ -222,6 +227,10 @@ fn tools_say_that_there_is_no_log() {
     let store = Store::new();
     let (empty, missing, file) = (store.beside("empty"), store.beside("missing"), store.beside("file"));
     fs::create_dir(&empty).expect("a directory");
+    // As a start leaves it that was killed before it had made its first segment.
+    let spare = store.beside("spare");
+    fs::create_dir(&spare).expect("a directory");
+    fs::write(spare.join("segment-00000000000000000001.log"), vec![0; 65_536]).expect("a file");
     fs::write(&file, "").expect("a file");
     let link = store.beside("link");
     symlink("/nowhere/at/all", &link).expect("a link");
@@ -233,16 +242,24 @@ fn tools_say_that_there_is_no_log() {
         (&["repair"], 3),
         (&["repair", "--write"], 3),
     ] {
-        for directory in [&empty, &missing, &file, Path::new("/etc"), &link] {
+        for directory in [&empty, &missing, &file, Path::new("/etc"), &link, &spare] {
             let output = tool(arguments, directory);
             assert_eq!(output.status.code(), Some(code), "{arguments:?} {}", directory.display());
             let said = said(&output);
             let expected = if directory == link { "/nowhere/at/all" } else { "there is no log in" };
+            assert!(!said.contains("--data-dir") && !said.contains("can't be read"), "{arguments:?}: {said}");
+            let of_json = arguments.contains(&"--json").then(|| said.contains("no-log"));
+            assert_ne!(of_json, Some(false), "{said}");
             assert!(said.contains(expected) && said.contains(&*directory.to_string_lossy()), "{arguments:?}: {said}");
         }
     }
     assert!(!missing.exists());
     assert_eq!(fs::read_dir(&empty).expect("a directory").count(), 0, "nothing was made");
+    assert_eq!(fs::read_dir(&spare).expect("a directory").count(), 1, "nothing was made");
+    // What is damaged is there.
+    fs::write(spare.join("segment-00000000000000000001.log"), [vec![0; 65_536], vec![1]].concat()).expect("a file");
+    assert_eq!(tool(&["check"], &spare).status.code(), Some(2));
+    assert!(said(&tool(&["dump"], &spare)).contains("is damaged"));
 }
 
 #[test]
@@ -275,6 +292,7 @@ fn existing_refuses_to_make_a_new_store() {
             let ended = launch.refused();
             assert_eq!(ended.status.code(), Some(1), "{why}: {}", ended.stderr);
             let told = ended.stderr;
+            assert!(told.contains("is its disk mounted") && !told.contains("LOCK"), "{why}: {told}");
             assert!(told.contains("--existing") && told.contains(&*store.path().to_string_lossy()), "{why}: {told}");
         }
     };
@@ -317,6 +335,24 @@ fn a_lock_of_another_user_is_named_with_its_owner() -> io::Result<()> {
     let ended = store.launch().program(&binary).user(SOMEBODY).refused();
     for word in ["LOCK", "user 0", "61234", "chown", &*store.path().to_string_lossy()] {
         assert!(ended.stderr.contains(word), "{word}: {}", ended.stderr);
+    }
+    // And a segment, and the directory itself, closed to them or not.
+    let somebody = store.launch().program(&binary).user(SOMEBODY);
+    chown(store.path().join("LOCK"), Some(SOMEBODY), Some(SOMEBODY))?;
+    let told = somebody.refused().stderr;
+    assert!(told.contains("segment-00000000000000000001.log: it belongs to user 0, and user 61234"), "{told}");
+    for (mode, has_lock) in [(0o755, true), (0o755, false), (0o700, true)] {
+        chown(store.path(), Some(0), Some(0))?;
+        fs::set_permissions(store.path(), fs::Permissions::from_mode(mode))?;
+        if !has_lock {
+            fs::remove_file(store.path().join("LOCK"))?;
+        } else if !store.path().join("LOCK").exists() {
+            fs::write(store.path().join("LOCK"), "")?;
+        }
+        let told = somebody.refused().stderr;
+        let expected = format!("the data directory {} can't be used: it belongs to user 0", store.path().display());
+        assert!(told.contains(&expected) && told.contains("chown"), "{mode:o} {has_lock}: {told}");
+        assert!(!told.contains("must be able"), "{told}");
     }
     Ok(())
 }

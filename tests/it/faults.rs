@@ -507,3 +507,30 @@ fn files_that_are_no_segments_are_not_taken_for_any() {
     }
     assert_eq!(segments(&store.path()).len(), 1);
 }
+
+#[test]
+fn a_disk_that_cannot_be_read_at_a_start_is_told_by_the_exit_code() {
+    // It is opened by its name in the directory that is held, and known by its path then.
+    const NAME: &str = "segment-00000000000000000001.log";
+    if strace_is_missing() {
+        return;
+    }
+    let store = Store::new();
+    store.start().kill();
+    let path = store.path().join(NAME).to_string_lossy().into_owned();
+    for call in ["openat", "mmap", "read"] {
+        let log = store.beside("strace");
+        let calls = format!("trace={call}");
+        let inject = format!("inject={call}:error=EIO");
+        let ended =
+            store.launch().under(&strace(&log, &["-P", &path, "-P", NAME, "-e", &calls, "-e", &inject])).refused();
+        assert_eq!(ended.status.code(), Some(74), "{call}: {}", ended.stderr);
+        assert!(ended.stderr.contains(NAME), "{call}: {}", ended.stderr);
+    }
+    // Absence of a limit and of a right are something else.
+    let log = store.beside("strace");
+    let inject = "inject=openat:error=EMFILE";
+    let ended = store.launch().under(&strace(&log, &["-P", NAME, "-e", "trace=openat", "-e", inject])).refused();
+    assert_eq!(ended.status.code(), Some(75), "{}", ended.stderr);
+    assert!(ended.stderr.contains("LimitNOFILE") && !ended.stderr.contains("os error"), "{}", ended.stderr);
+}

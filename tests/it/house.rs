@@ -248,3 +248,19 @@ fn paths_are_read_as_rust_reads_them() {
     assert_eq!(first_names("{log::{Batch, Log}, mutation::Key, table};"), ["log", "mutation", "table"]);
     assert_eq!(strip("use crate::a; // crate::b\n#[cfg(test)]\nuse crate::c;\n"), "use crate::a; \n");
 }
+
+#[test]
+fn no_sentence_has_a_hole() {
+    // A string that is broken without a backslash takes the indentation in, and one that was joined again keeps it.
+    let mut files = Vec::new();
+    rust_files(Path::new("src"), &mut files);
+    for file in files {
+        let source = fs::read_to_string(&file).expect("a source file");
+        for (number, line) in source.lines().enumerate() {
+            let line = line.trim();
+            let hole =
+                line.find("   ").filter(|_| !line.starts_with("//") && !line.starts_with(|c: char| c.is_ascii_digit()));
+            assert!(hole.is_none(), "{}:{}: {line}", file.display(), number + 1);
+        }
+    }
+}

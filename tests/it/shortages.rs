@@ -130,3 +130,38 @@ fn inodes_that_are_used_up_are_no_full_disk() {
     daemon.kill();
     assert!(launch.start().client().say("GET again").starts_with("OK v "));
 }
+
+#[test]
+fn inodes_that_are_used_up_are_named_at_a_start() {
+    for inodes in [1, 2] {
+        // The root of the file system has one; the directory may have the other, and LOCK has none.
+        let store = Store::new();
+        let Some(disk) = SmallDisk::mount_with_inodes(&store, 16 << 20, inodes) else { return };
+        let ended = Launch::on(&disk.beside("d")).refused();
+        assert_eq!(ended.status.code(), Some(75), "{}", ended.stderr);
+        let told = ended.stderr;
+        assert!(told.contains("can't be used: the inodes of the file system"), "{inodes}: {told}");
+        assert!(!told.contains("os error") && !told.contains("must be able"), "{inodes}: {told}");
+    }
+}
+
+#[test]
+fn memory_that_is_used_up_is_named() {
+    let Some(limited) = limited(&format!("--as={}", 64 << 20)) else { return };
+    let store = Store::new();
+    let daemon = store.launch().segment_size("128MiB").start();
+    let client = daemon.client();
+    for key in 0..20 {
+        assert_eq!(client.call(&[b"SET", format!("k{key}").as_bytes(), &vec![b'v'; 4 << 20]])[0], b"OK");
+    }
+    daemon.stop();
+    // By those who copy a segment, and by who maps it.
+    for arguments in [&["dump"][..], &["check"], &["repair"], &["repair", "--write"]] {
+        let run = Command::new(&limited[0]).args(&limited[1..]).arg(KVD).args(arguments).arg(store.path()).output();
+        let run = run.expect("kvd runs");
+        assert!(run.stdout.len() < 10_000, "{arguments:?}: it had enough");
+        let told = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+        assert!(matches!(run.status.code(), Some(1 | 3)), "{arguments:?}: {} {told}", run.status);
+        assert!(told.contains("ulimit -v") && !told.contains("another open file"), "{arguments:?}: {told}");
+    }
+}

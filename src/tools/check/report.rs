@@ -100,6 +100,9 @@ pub struct Flaw {
     finding: Finding,
 }
 
+/// The kind of flaw where nothing is there to be checked.
+const NO_LOG: &str = "no-log";
+
 const CUT: &str = "a start saves these bytes beside the log and cuts them off; no write that was acknowledged under \
                    --fsync always is in them";
 const REFUSED: &str = "a start refuses: writes that were acknowledged are in these bytes or behind them";
@@ -144,13 +147,11 @@ impl Flaw {
             LogError::TornCopy { name, .. } => (Some(name), None, "torn-copy", TORN_COPY, Finding::Damage),
             LogError::Io { name, .. } => (Some(name), None, "unreadable", UNREAD, Finding::Unreadable),
             LogError::NoLog { .. } | LogError::DanglingLink { .. } => {
-                (None, None, "no-log", NOTHING, Finding::Unreadable)
+                (None, None, NO_LOG, NOTHING, Finding::Unreadable)
             }
-            LogError::Locked(_)
-            | LogError::Directory { .. }
-            | LogError::Lock { .. }
-            | LogError::LockOfAnother { .. }
-            | LogError::ThreadGone => (None, None, "unreadable", UNREAD, Finding::Unreadable),
+            LogError::Locked(_) | LogError::Directory { .. } | LogError::Lock { .. } | LogError::ThreadGone => {
+                (None, None, "unreadable", UNREAD, Finding::Unreadable)
+            }
         };
         Flaw { file: file.cloned(), offset, kind, what: error.to_string(), implies, finding }
     }
@@ -213,6 +214,7 @@ impl Report {
         }
         let (count, records) = (self.segments.len(), self.records());
         let verdict = match self.finding() {
+            Finding::Unreadable if self.flaws.iter().any(|flaw| flaw.kind == NO_LOG) => "there is no log",
             Finding::Clean => "clean",
             Finding::TornTail => "a torn tail, which a start cuts off",
             Finding::Damage => "damaged: a start refuses",

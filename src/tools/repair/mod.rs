@@ -11,6 +11,7 @@ mod write;
 use super::check;
 use super::survivors::Survivors;
 use crate::log::fs::Fs;
+use crate::log::recovery::refuse_in_the_way;
 use crate::log::salvage::OwnedKey;
 use crate::log::{DataDir, LogError, Shortage, open_unlocked};
 use crate::mutation::Key;
@@ -64,6 +65,7 @@ pub fn repair(directory: &Path, policy: Policy, writes: bool) -> Result<Report, 
     if plan.is_empty() {
         return Ok(report);
     }
+    refuse_in_the_way(disk.as_ref())?;
     let kept = write::write(&plan, disk.as_ref())?;
     let time = plan.time;
     // Files that are mapped must not be replaced under those who read them.
