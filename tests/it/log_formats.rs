@@ -140,7 +140,7 @@ fn a_repair_gives_nothing_up_that_only_a_newer_kvd_can_have_written() {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join(file_name(1)), disk.read(&file_name(1)).expect("a segment"))
             .expect("written");
-        let refused = repair(directory.path(), Policy::KeepStale, false).err().expect("refused");
+        let refused = repair(directory.path(), Policy::KeepStale, false).expect_err("refused");
         assert!(matches!(refused, RepairError::Log(LogError::Newer { .. })), "{refused}");
     }
 }
