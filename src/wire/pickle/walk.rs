@@ -112,6 +112,9 @@ fn up_to_closing(reader: &mut Reader<'_>, closes: impl Fn(u8, u8) -> bool) -> Re
         if let Some(items) = stack.items_closed_by(instruction.opcode, closing) {
             return Err(refuse(format!("{WRONG_SHAPE}; this is a tuple of {items}")));
         }
+        if instruction.effect == Effect::Stop && stack.is_untouched() {
+            return Err(refuse(WRONG_SHAPE));
+        }
         let written = stack.apply(instruction.effect).map_err(|why| {
             refuse(format!("the pickle's opcode 0x{:02x} at byte {}: {why}", instruction.opcode, instruction.at))
         })?;
@@ -137,6 +140,11 @@ struct Stack {
 }
 
 impl Stack {
+    /// Whether the command word is all there is, and no tuple of it.
+    fn is_untouched(&self) -> bool {
+        self.depth == 0 && self.marks.is_empty()
+    }
+
     /// Whether there are exactly two items, and no mark that could part them.
     fn holds_key_and_data(&self) -> bool {
         self.depth == 2 && self.marks.is_empty()
@@ -245,6 +253,12 @@ mod tests {
     #[test]
     fn requests_of_another_shape() {
         for message in [&b"\x80\x04N."[..], b"\x80\x04]\x94.", b"\x80\x04K\x01K\x02K\x03\x87.", b"\x80\x02)\x81."] {
+            assert_eq!(refusal(message), WRONG_SHAPE);
+        }
+        // `'get'` and `'set'` alone, of protocols 0, 2 and 4.
+        for message in
+            [&b"Vget\np0\n."[..], b"\x80\x02X\x03\0\0\0setq\0.", b"\x80\x04\x95\x07\0\0\0\0\0\0\0\x8c\x03get\x94."]
+        {
             assert_eq!(refusal(message), WRONG_SHAPE);
         }
         // A list, a tuple closed by the wrong opcode.
