@@ -7,6 +7,7 @@ use crate::timeline::Time;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 use std::borrow::Cow;
 
 /// The fields as they stand in the line. Bytes that are UTF-8 stand as they are, others in base64 (RFC 4648, with padding).
@@ -75,7 +76,26 @@ pub enum LineError {
     /// No text.
     #[error("is not UTF-8, from byte {0} on: in a dump, bytes that are no text stand in base64")]
     NotUtf8(usize),
-    /// No JSON object, or one with a field that is not known or of another kind.
+    /// JSON of another kind, or none.
+    #[error("is no JSON object: a line of a dump is one, such as {{\"key\":\"k\",\"value\":\"v\"}}")]
+    NotObject,
+    /// The end of the object is missing.
+    #[error("is cut short: it ends, after byte {0}, within its JSON object")]
+    CutShort(usize),
+    /// A field that holds something else than such a field does.
+    #[error("has a field {field} that is not {kind}")]
+    Kind {
+        /// Which field.
+        field: &'static str,
+        /// What it holds in a dump.
+        kind: &'static str,
+    },
+    /// A character that takes two escapes, and one of them.
+    #[error(
+        "has half of a surrogate pair, before byte {0}, which is no text: in a dump, bytes that are no text stand in base64"
+    )]
+    Surrogate(usize),
+    /// Not JSON, or a field that is not known.
     #[error("is no object of a dump: {0}")]
     Json(String),
     /// No base64.
@@ -101,14 +121,43 @@ pub enum LineError {
     History,
 }
 
-impl From<serde_json::Error> for LineError {
-    /// Its text is one line, so the parser's count of lines is left out.
-    fn from(error: serde_json::Error) -> LineError {
+/// The fields that hold text.
+const TEXTS: [&str; 7] = ["key", "key_base64", "space", "value", "value_base64", "prefix", "prefix_base64"];
+/// Those that hold a number.
+const NUMBERS: [&str; 3] = ["flags", "deadline_ms", "version"];
+/// Those that hold neither.
+const SWITCHES: [&str; 4] = ["pickled", "removed", "evicted", "flushed"];
+
+impl LineError {
+    /// Why this text is no line, in words that are not the parser's where those say little.
+    fn of(error: &serde_json::Error, text: &str) -> LineError {
+        // The text is one line, so the parser's count of lines is left out.
         let (told, column) = (error.to_string(), error.column());
-        match told.strip_suffix(&format!(" at line {} column {column}", error.line())) {
-            Some(what) => LineError::Json(format!("{what}, at byte {column}")),
-            None => LineError::Json(told),
+        let told = match told.strip_suffix(&format!(" at line {} column {column}", error.line())) {
+            Some(what) => format!("{what}, at byte {column}"),
+            None => told,
+        };
+        match error.classify() {
+            Category::Eof => LineError::CutShort(text.len()),
+            // What the parser calls each half of a pair that lacks the other one.
+            Category::Syntax if told.contains("surrogate") || told.contains("end of hex escape") => {
+                LineError::Surrogate(column)
+            }
+            Category::Data => LineError::of_kind(text).unwrap_or(LineError::Json(told)),
+            Category::Syntax | Category::Io => LineError::Json(told),
         }
+    }
+
+    /// The first field that holds something of another kind. The parser does not tell which one it is.
+    fn of_kind(text: &str) -> Option<LineError> {
+        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
+        let first = |names: &[&'static str], kind, is_right: fn(&serde_json::Value) -> bool| {
+            let wrong = |name: &&str| fields.get(*name).is_some_and(|value| !is_right(value));
+            names.iter().copied().find(wrong).map(|field| LineError::Kind { field, kind })
+        };
+        first(&TEXTS, "text in quotes", |value| value.is_string() || value.is_null())
+            .or_else(|| first(&NUMBERS, "a whole number of its size", |value| value.is_u64() || value.is_null()))
+            .or_else(|| first(&SWITCHES, "true or false", serde_json::Value::is_boolean))
     }
 }
 
@@ -125,7 +174,11 @@ impl<'a> Line<'a> {
     /// # Errors
     /// A [`LineError`] that says what is wrong with it.
     pub fn read(text: &'a str) -> Result<Line<'a>, LineError> {
-        let fields: Fields<'a> = serde_json::from_str(text)?;
+        // The parser would take a list of the fields, in their order, for an object.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(LineError::NotObject);
+        }
+        let fields: Fields<'a> = serde_json::from_str(text).map_err(|error| LineError::of(&error, text))?;
         if fields.removed || fields.evicted || fields.flushed {
             return Err(LineError::History);
         }
@@ -262,10 +315,23 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         for (text, said) in [
-            ("", "no object"),
-            ("[]", "no object"),
+            ("", "is no JSON object"),
+            ("[]", "is no JSON object"),
+            ("[1]", "is no JSON object"),
+            ("\"key\"", "is no JSON object"),
+            (
+                "[\"k\",null,null,\"v\",null,1,false,null,null,false,false,false,null,null]",
+                "is no JSON object: a line of a dump is one, such as {\"key\":\"k\",\"value\":\"v\"}",
+            ),
             ("{\"key\":\"k\",\"value\":\"v\",\"ttl\":1}", "unknown field `ttl`"),
-            ("{\"key\":\"k\",\"value\":1}", "no object"),
+            ("{\"key\":\"k\",\"value\":1}", "has a field value that is not text in quotes"),
+            ("{\"key\":\"k\",\"value\":\"v\",\"flags\":\"1\"}", "has a field flags that is not a whole number"),
+            ("{\"key\":\"k\",\"value\":\"v\",\"flags\":-1}", "has a field flags that is not a whole number"),
+            ("{\"key\":\"k\",\"value\":\"v\",\"pickled\":1}", "has a field pickled that is not true or false"),
+            ("{\"key\":\"k\",\"value\":\"v\",\"removed\":null}", "has a field removed that is not true or false"),
+            ("{\"key\":\"\\ud800\",\"value\":\"v\"}", "half of a surrogate pair"),
+            ("{\"key\":\"\\ud800\\u0041\",\"value\":\"v\"}", "half of a surrogate pair"),
+            ("{\"key\":\"k\" \"value\"", "expected `,` or `}`, at byte 12"),
             ("{\"value\":\"v\"}", "either key or key_base64"),
             ("{\"key\":\"k\",\"key_base64\":\"aw==\",\"value\":\"v\"}", "either key or key_base64"),
             ("{\"key\":\"k\"}", "either value or value_base64"),
@@ -278,8 +344,9 @@ mod tests {
             ("{\"key\":\"k\",\"value\":\"v\",\"evicted\":true}", "history"),
             ("{\"key\":\"k\",\"value\":\"v\",\"prefix\":\"k\"}", "has a prefix"),
             ("{\"key\":\"k\",\"value\":\"v\",\"value\":\"w\"}", "duplicate field `value`, at byte 30"),
-            ("{\"key\":1}", "invalid type: integer `1`, expected a string, at byte 8"),
-            ("{\"key\":\"k\"", "EOF while parsing an object, at byte 10"),
+            ("{\"key\":1}", "has a field key that is not text in quotes"),
+            ("{\"key\":\"k\"", "is cut short: it ends, after byte 10,"),
+            ("{\"key\":\"k\",\"va", "is cut short"),
         ] {
             let error = Line::read(text).expect_err(text).to_string();
             assert!(error.contains(said) && !error.contains("line 1"), "{text}: {error}");

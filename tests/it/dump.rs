@@ -3,7 +3,7 @@
 use crate::daemon::{Client, Daemon, Store};
 use serde_json::Value;
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -196,11 +196,12 @@ fn what_can_not_be_loaded_is_named_by_its_line() {
     let large = format!("{{\"key\":\"large\",\"value\":\"{}\"}}", "v".repeat(70_000));
     let python = "{\"space\":\"python\",\"key_base64\":\"KwA=\",\"value\":\"v\"}";
     for (line, said_of_it) in [
-        ("{\"key\":1}", "line 2 is no object of a dump"),
+        ("{\"key\":1}", "line 2 has a field key that is not text in quotes"),
+        ("[\"good\",null,null,\"v\"]", "line 2 is no JSON object"),
         ("{\"key\":\"k\"}", "line 2 must have either value or value_base64"),
         (large.as_str(), "line 2 was refused: ERR TOOBIG"),
         ("{\"key\":\"\",\"value\":\"v\"}", "line 2 was refused: ERR BADARG"),
-        (python, "line 2 has a key that only a pickled request can store"),
+        (python, "line 2 has a key that only a pickled request can store, and has no \"pickled\": true"),
     ] {
         let output = kvd(&["load", "--server", daemon.endpoint()], &format!("{good}{line}\n{good}"));
         assert_eq!(output.status.code(), Some(1));
@@ -214,6 +215,49 @@ fn what_can_not_be_loaded_is_named_by_its_line() {
     assert!(said(&output).contains("holds a log already"), "{}", said(&output));
     let output = kvd(&["load"], good);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+}
+
+#[test]
+fn the_lines_before_one_that_can_not_be_stored_are_stored() {
+    let value = "v".repeat(15_000);
+    let before: Vec<_> = (0..900).map(|n| format!("{{\"key\":\"k{n}\",\"value\":\"{value}\"}}\n")).collect();
+    let before = before.concat();
+    let after = "{\"key\":\"after\",\"value\":\"v\"}\n";
+    for line in ["{\"key\":", "{\"space\":\"python\",\"key_base64\":\"KwA=\",\"value\":\"v\"}"] {
+        let lines = format!("{before}{line}\n{after}");
+        let (store, directory) = (Store::new(), Store::new());
+        let daemon = store.start();
+        let loads = [
+            kvd(&["load", "--server", daemon.endpoint()], &lines),
+            kvd(&["load", "--data-dir", text(&directory.path())], &lines),
+        ];
+        for output in loads {
+            assert_eq!(output.status.code(), Some(1));
+            assert!(said(&output).contains("line 901 "), "{}", said(&output));
+        }
+        assert_eq!(daemon.client().say("COUNT"), "OK 900", "{line}");
+        assert_eq!(dump(&directory.path(), &[]).len(), 900, "{line}");
+    }
+}
+
+#[test]
+fn who_waits_for_a_daemon_is_told_so() {
+    let store = Store::new();
+    let endpoint = store.ipc_endpoint();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kvd"))
+        .args(["load", "--server", &endpoint])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a kvd");
+    child.stdin.take().expect("a pipe").write_all(b"{\"key\":\"k\",\"value\":\"v\"}\n").expect("taken");
+    let mut told = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    told.read_line(&mut line).expect("a line");
+    assert!(line.contains("waits for a kvd") && line.contains(&endpoint), "{line}");
+    let daemon = store.launch().bind(&endpoint).start();
+    assert!(child.wait().expect("an end").success());
+    assert_eq!(daemon.client().say("COUNT"), "OK 1");
 }
 
 /// The int 7, stored as `('set', 7, 7)`.
@@ -237,7 +281,7 @@ fn a_line_is_stored_as_it_says_or_refused_and_never_otherwise() {
             "store, and a deadline_ms, which such a request can't tell",
         ),
         (&with("\"pickled\":true,\"flags\":5"), "store, and flags, which such a request can't tell"),
-        (&with("\"pickled\":false"), "store, and no \"pickled\": true, which such a request can't tell"),
+        (&with("\"pickled\":false"), "store, and has no \"pickled\": true: --data-dir stores it"),
     ];
     for (line, told) in refused {
         let output = kvd(&["load", "--server", daemon.endpoint()], &format!("\n{line}\n"));
@@ -258,7 +302,7 @@ fn a_line_is_stored_as_it_says_or_refused_and_never_otherwise() {
     keys.sort_unstable();
     assert_eq!(keys, ["KwABBw==", "KwABCA=="]);
     let output = kvd(&["load", "--data-dir", text(&Store::new().path())], &SEVEN.replace("KwABBw==", "KwA="));
-    assert!(said(&output).contains("line 1 was refused: its key is no encoding"), "{}", said(&output));
+    assert!(said(&output).contains("line 1 can't be stored: its key is no encoding"), "{}", said(&output));
 }
 
 #[test]
@@ -283,7 +327,7 @@ fn a_byte_order_mark_is_skipped_and_what_is_no_text_is_named_by_its_line() {
             "line 3 is not UTF-8, from byte 9 on",
         ),
         (&utf16, "line 1 is not UTF-8, from byte 1 on"),
-        (b"{\"key\":1}", "line 1 is no object of a dump: invalid type: integer `1`, expected a string, at byte 8\n"),
+        (b"{\"key\":1}", "line 1 has a field key that is not text in quotes\n"),
     ] {
         let output = load(bytes, &Store::new());
         assert_eq!(output.status.code(), Some(1));

@@ -60,7 +60,7 @@ impl Directory {
 
 impl Sink for Directory {
     fn take(&mut self, number: u64, line: &Line<'_>) -> Result<(), LoadError> {
-        let refused = |why: &str| Err(LoadError::Refused { number, why: why.to_owned() });
+        let refused = |why: &str| Err(LoadError::Impossible { number, why: why.to_owned() });
         if !(1..=MAX_KEY).contains(&line.key.len()) {
             return refused("a key has 1 to 65536 bytes");
         }

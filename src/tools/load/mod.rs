@@ -53,6 +53,20 @@ pub enum LoadError {
         /// In the daemon's words.
         why: String,
     },
+    /// A line holds what can't be stored anywhere.
+    #[error("line {number} can't be stored: {why}")]
+    Impossible {
+        /// Counted from 1.
+        number: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A key of Python's whose value is no pickle.
+    #[error(
+        "line {0} has a key that only a pickled request can store, and has no \"pickled\": true: --data-dir stores it as the \
+         line says"
+    )]
+    NotPickled(u64),
     /// A key of Python's whose value is not what such a key is stored with.
     #[error("line {0} has a key that only a pickled request can store, and no such request as its value")]
     NoRequest(u64),
@@ -97,6 +111,17 @@ pub enum LoadError {
     Log(#[from] LogError),
 }
 
+impl LoadError {
+    /// Whether it is the lines that are wrong, and their destination goes on.
+    fn is_of_the_lines(&self) -> bool {
+        use LoadError::{Impossible, Input, Line, NoRequest, NotCarried, NotPickled, OtherKey};
+        matches!(
+            self,
+            Line { .. } | Input(_) | Impossible { .. } | NotPickled(_) | NoRequest(_) | OtherKey(_) | NotCarried { .. }
+        )
+    }
+}
+
 /// What takes lines.
 trait Sink {
     /// Takes the line of this number. It may be stored later.
@@ -126,12 +151,21 @@ pub fn load_file(path: &Path, into: &Destination) -> Result<u64, LoadError> {
 }
 
 fn feed(lines: &mut dyn BufRead, mut sink: impl Sink) -> Result<u64, LoadError> {
-    let (mut bytes, mut number, mut stored) = (Vec::new(), 0, 0);
+    match pour(lines, &mut sink) {
+        // What was taken is on its way at most. A line of it that turns out to be refused comes before the one that is told.
+        Err(error) if error.is_of_the_lines() => sink.finish().and(Err(error)),
+        Err(error) => Err(error),
+        Ok(taken) => sink.finish().map(|()| taken),
+    }
+}
+
+/// Has every line taken, and returns how many they were.
+fn pour(lines: &mut dyn BufRead, sink: &mut impl Sink) -> Result<u64, LoadError> {
+    let (mut bytes, mut number, mut taken) = (Vec::new(), 0, 0);
     loop {
         bytes.clear();
         if lines.read_until(b'\n', &mut bytes).map_err(LoadError::Input)? == 0 {
-            sink.finish()?;
-            return Ok(stored);
+            return Ok(taken);
         }
         number += 1;
         let wrong = |source| LoadError::Line { number, source };
@@ -143,6 +177,6 @@ fn feed(lines: &mut dyn BufRead, mut sink: impl Sink) -> Result<u64, LoadError> 
         }
         let line = Line::read(text).map_err(wrong)?;
         sink.take(number, &line)?;
-        stored += 1;
+        taken += 1;
     }
 }

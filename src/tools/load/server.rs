@@ -4,6 +4,7 @@ use super::{LoadError, Sink};
 use crate::command::{Command, LARGEST_MAX_VALUE, Limits};
 use crate::mutation::{Key, PICKLED, Space};
 use crate::tools::line::Line;
+use crate::tools::output::say;
 use crate::wire::pickle;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,6 +14,8 @@ const IN_FLIGHT: usize = 1000;
 const BYTES_IN_FLIGHT: usize = 16 << 20;
 /// How long the daemon may be silent, in milliseconds.
 const PATIENCE_MS: i32 = 30_000;
+/// How long it may be until whoever waits for the first answer is told so, in milliseconds.
+const UNTOLD_MS: i64 = 1_000;
 /// How long until a daemon that still reads its log is asked again.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -48,8 +51,13 @@ impl Server {
         socket.set_ipv6(endpoint.contains('[')).map_err(failed)?;
         socket.connect(endpoint).map_err(failed)?;
         let server = Server { endpoint: endpoint.to_owned(), socket, asked: VecDeque::new(), bytes: 0 };
+        let mut told = false;
         loop {
             server.socket.send_multipart([&b""[..], b"COUNT"], 0).map_err(|error| server.failed(error))?;
+            if !told && server.socket.poll(zmq::POLLIN, UNTOLD_MS) == Ok(0) {
+                told = true;
+                say(format_args!("kvd: waits for a kvd to answer at {endpoint}, {} s at most", PATIENCE_MS / 1_000));
+            }
             let reply = server.reply()?;
             match reply.get(1..) {
                 Some([status, ..]) if status == b"OK" => return Ok(server),
@@ -131,16 +139,18 @@ impl Sink for Server {
 /// The pickled request that stores a key of Python's as its line says: the one that its value came from, if that is of this
 /// key. It has no place for flags and deadlines, and nobody gives such a key any, but a line may.
 fn request_of(number: u64, line: &Line<'_>) -> Result<Vec<u8>, LoadError> {
+    if line.flags & PICKLED == 0 {
+        return Err(LoadError::NotPickled(number));
+    }
     let request = pickle::restore(&line.value).ok_or(LoadError::NoRequest(number))?;
     let (limits, mut scratch) = (Limits { max_value: LARGEST_MAX_VALUE }, Vec::new());
     match pickle::decode(&request, &limits, &mut scratch) {
         Ok(Command::Set { key, .. }) if key == (Key { space: line.space, bytes: &line.key }) => {}
         Ok(_) => return Err(LoadError::OtherKey(number)),
-        Err(error) => return Err(LoadError::Refused { number, why: error.to_string() }),
+        Err(error) => return Err(LoadError::Impossible { number, why: error.to_string() }),
     }
     let what = match (line.deadline, line.flags) {
         (0, PICKLED) => return Ok(request),
-        (0, flags) if flags & PICKLED == 0 => "no \"pickled\": true",
         (0, _) => "flags",
         _ => "a deadline_ms",
     };
