@@ -160,7 +160,11 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let directory = open_directory(config)?;
     let options = LogOptions { segment_size: config.segment_size, sync: config.fsync, threads: config.replay_threads };
     let unread = Unread::open(directory.disk(), options).map_err(ServeError::Refused)?;
-    tell_of_new_store(&unread, &directory, config)?;
+    let is_new = unread.is_new();
+    if is_new && config.existing {
+        let (directory, why) = (directory.path().to_owned(), "no segment in it holds anything");
+        return Err(ServeError::NoStore(LogError::NoLog { directory, why }.to_string()));
+    }
 
     let not_bound = |error: RouterError| {
         let flag = if let RouterError::Bind { .. } = error { format!("{}: ", config.bind_flag) } else { String::new() };
@@ -168,6 +172,9 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     };
     let router = Router::bind(&config.bind, config.limits, Some(&config.data_dir)).map_err(not_bound)?;
     fault::at("start-bound").map_err(system)?;
+    if is_new {
+        tell_of_new_store(&directory);
+    }
     let endpoints = router.endpoints().join(" ");
     let mut reception = Reception::open(router, config.limits, config.max_backlog, started);
 
@@ -194,22 +201,16 @@ fn open_directory(config: &Config) -> Result<DataDir, ServeError> {
 }
 
 /// A new store in a directory that was there already may be what nobody wanted: its disk may not be mounted.
-fn tell_of_new_store(unread: &Unread, directory: &DataDir, config: &Config) -> Result<(), ServeError> {
+fn tell_of_new_store(directory: &DataDir) {
     let path = directory.path().display();
-    match (unread.is_new(), config.existing, directory.is_made()) {
-        (false, _, _) => {}
-        (true, true, _) => {
-            let why = "no segment in it holds anything";
-            let directory = directory.path().to_owned();
-            return Err(ServeError::NoStore(LogError::NoLog { directory, why }.to_string()));
-        }
-        (true, false, true) => tracing::info!("a new store is made in {path}, which was not there"),
-        (true, false, false) => tracing::warn!(
+    if directory.is_made() {
+        tracing::info!("a new store is made in {path}, which was not there");
+    } else {
+        tracing::warn!(
             "{path} holds no log: a new store is made in it. If there should be one, stop kvd and see whether its disk is \
              mounted; --existing refuses such a start"
-        ),
+        );
     }
-    Ok(())
 }
 
 /// What ended a wait, other than peers.

@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Those that do nothing.
 const IGNORED: [(i32, &str); 3] = [(SIGHUP, "SIGHUP"), (SIGUSR1, "SIGUSR1"), (SIGUSR2, "SIGUSR2")];
 
+/// What is said beside to whoever rotates logs.
+const LOG_OUTPUT: &str = ", which has no log file to open anew (its log output is standard error)";
+
 /// The signals that are listened to from here on.
 pub(super) struct Signals {
     arrived: UnixStream,
@@ -57,7 +60,8 @@ impl Signals {
         while matches!(self.arrived.read(&mut [0; 64]), Ok(1..)) {}
         for (flag, name) in &self.ignored {
             if flag.swap(false, Ordering::Relaxed) {
-                tracing::info!("{name} means nothing to kvd: SIGTERM or SIGINT stops it");
+                let log = if *name == "SIGHUP" { LOG_OUTPUT } else { "" };
+                tracing::info!("{name} means nothing to kvd{log}: SIGTERM or SIGINT stops it");
             }
         }
         self.stop.load(Ordering::Relaxed)

@@ -270,6 +270,10 @@ fn a_new_store_is_told_of() {
     daemon.stop();
     let again = store.start();
     assert!(!again.stderr().contains("a new store"), "{}", again.stderr());
+    // None is made where it can't listen.
+    let unbound = Store::new();
+    let ended = unbound.launch().bind("ipc:///kvd-nowhere/socket").refused();
+    assert!(!ended.stderr.contains("new store"), "{}", ended.stderr);
     // A mount point without its disk.
     let empty = Store::new();
     fs::create_dir(empty.path()).expect("a directory");
