@@ -27,9 +27,9 @@ fn main() -> ExitCode {
     if let Some(tool) = &flags.tool {
         return run_tool(tool);
     }
-    let filter = match filter(flags.log_level.as_deref()) {
+    let filter = match filter(&flags) {
         Ok(filter) => filter,
-        Err(error) => return tell(&format!("{}: {error}", flags.origins.name("--log-level")), USAGE),
+        Err(error) => return tell(&error, USAGE),
     };
     let stderr = io::stderr;
     tracing_subscriber::fmt()
@@ -97,11 +97,13 @@ fn load_from(file: Option<&Path>, into: &load::Destination) -> Result<u64, LoadE
 }
 
 /// The flag, else `RUST_LOG`, else `info`.
-fn filter(level: Option<&str>) -> Result<EnvFilter, String> {
-    match level {
-        Some(level) => EnvFilter::try_new(level).map_err(|error| error.to_string()),
+fn filter(flags: &Flags) -> Result<EnvFilter, String> {
+    const MUST: &str = "must be error, warn, info, debug, trace or off, or a filter such as `info,kvd::server=debug`";
+    match &flags.log_level {
+        Some(level) => EnvFilter::try_new(level)
+            .map_err(|_| format!("{} is `{level}`, but {MUST}", flags.origins.name("--log-level"))),
         None if std::env::var_os("RUST_LOG").is_none_or(|filter| filter.is_empty()) => Ok(EnvFilter::new("info")),
-        None => EnvFilter::try_from_default_env().map_err(|error| format!("RUST_LOG: {error}")),
+        None => EnvFilter::try_from_default_env().map_err(|_| format!("RUST_LOG {MUST}")),
     }
 }
 

@@ -131,11 +131,11 @@ pub struct Flags {
     pub log_level: Option<String>,
 
     /// Allow --bind beyond this machine: anyone who reaches the port may read and write everything
-    #[arg(long, env = "KVD_INSECURE_BIND", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, env = "KVD_INSECURE_BIND", value_parser = values::switch)]
     pub insecure_bind: bool,
 
     /// Refuse to start where there is no log yet, rather than make a new store: for a disk that may not be mounted
-    #[arg(long, env = "KVD_EXISTING", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, env = "KVD_EXISTING", value_parser = values::switch)]
     pub existing: bool,
 
     /// Threads that read the log at start [default: the number of processors]
@@ -222,6 +222,16 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: NoPlace,
     },
+    /// An endpoint that is there already.
+    #[error("{flag} {endpoint} is given twice{means}")]
+    Twice {
+        /// The flag, and the variable if it came from there.
+        flag: String,
+        /// What it says.
+        endpoint: Endpoint,
+        /// What that is on this machine, if it is written in another way.
+        means: String,
+    },
     /// No thread to replay with.
     #[error("{0} is 0, but must be at least 1")]
     NoThreads(String),
@@ -253,6 +263,11 @@ impl Flags {
             })?;
             if !is_local && !self.insecure_bind {
                 return Err(ConfigError::BeyondLoopback { flag: flag(), endpoint: endpoint.clone() });
+            }
+            // Ports that are picked differ.
+            if bind.contains(&place) && !matches!(place, Endpoint::Tcp { port: None, .. }) {
+                let means = if place == *endpoint { String::new() } else { format!(", as {place}") };
+                return Err(ConfigError::Twice { flag: flag(), endpoint: endpoint.clone(), means });
             }
             bind.push(place);
         }
@@ -312,6 +327,7 @@ fn parse_fsync(text: &str) -> Result<SyncPolicy, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Interface;
 
     const MACHINE: Machine = Machine { memory: 8 << 30, interfaces: Vec::new() };
 
@@ -366,6 +382,27 @@ mod tests {
             .validate(&MACHINE)
             .expect("is possible");
         assert_eq!((config.segment_size, config.limits.max_value, config.max_backlog), (65536, 1 << 30, 1 << 20));
+    }
+
+    #[test]
+    fn no_endpoint_is_given_twice() {
+        let lo = Interface { name: "lo".into(), index: 1, addresses: vec![std::net::Ipv4Addr::LOCALHOST.into()] };
+        let machine = Machine { interfaces: vec![lo], ..MACHINE };
+        let refusal = |one: &str, other: &str| {
+            let flags = flags(&["--bind", one, "--bind", other]).expect("parses");
+            flags.validate(&machine).err().map(|error| (error.exit_code(), error.to_string()))
+        };
+        for (one, other, told) in [
+            ("tcp://127.0.0.1:1", "tcp://127.0.0.1:1", "--bind tcp://127.0.0.1:1 is given twice"),
+            ("tcp://127.0.0.1:1", "tcp://localhost:1", "--bind tcp://127.0.0.1:1 is given twice"),
+            ("tcp://127.0.0.1:1", "tcp://lo:1", "--bind tcp://lo:1 is given twice, as tcp://127.0.0.1:1"),
+            ("ipc:///run/kvd.sock", "ipc:///run/kvd.sock", "--bind ipc:///run/kvd.sock is given twice"),
+            ("ipc://@kvd", "ipc://@kvd", "--bind ipc://@kvd is given twice"),
+        ] {
+            assert_eq!(refusal(one, other), Some((USAGE, told.to_owned())));
+        }
+        assert_eq!(refusal("tcp://127.0.0.1:*", "tcp://127.0.0.1:*"), None);
+        assert_eq!(refusal("tcp://127.0.0.1:1", "tcp://127.0.0.1:2"), None);
     }
 
     #[test]

@@ -41,6 +41,20 @@ pub enum Host {
     Name(String),
 }
 
+impl Host {
+    /// Whether listening on this one is listening on that one too.
+    fn covers(&self, other: &Host) -> bool {
+        let address = |host: &Host| match host {
+            Host::Any => Some(Ipv4Addr::UNSPECIFIED.into()),
+            Host::Address(address) => Some(address.to_canonical()),
+            Host::Link(address, _) => Some((*address).into()),
+            Host::Name(_) => None,
+        };
+        let (Some(this), Some(that)) = (address(self), address(other)) else { return false };
+        this == that || this.is_unspecified() && (this.is_ipv6() || that.is_ipv4())
+    }
+}
+
 /// Most bytes of an ipc path, an `@` counted as one: `sun_path` of `sockaddr_un`, less its zero.
 const LONGEST_IPC_PATH: usize = 107;
 
@@ -48,6 +62,16 @@ impl Endpoint {
     /// Whether the socket must be told to speak IPv6.
     pub fn is_ipv6(&self) -> bool {
         matches!(self, Endpoint::Tcp { host: Host::Address(IpAddr::V6(_)) | Host::Link(..), .. })
+    }
+
+    /// Whether a TCP port that both ask for can't be listened on for both.
+    pub fn overlaps(&self, other: &Endpoint) -> bool {
+        match (self, other) {
+            (Endpoint::Tcp { host, port: Some(port) }, Endpoint::Tcp { host: other, port: Some(others) }) => {
+                port == others && (host.covers(other) || other.covers(host))
+            }
+            _ => false,
+        }
     }
 }
 
@@ -60,18 +84,27 @@ fn ipc_path(path: &str) -> Result<String, String> {
         }
         _ => {}
     }
+    let what = if path.starts_with('@') { "name of an abstract socket, with its @," } else { "path of a socket" };
     if path.len() > LONGEST_IPC_PATH {
         return Err(format!(
-            "the path of a socket can have {LONGEST_IPC_PATH} bytes at most, and this one has {}: choose a shorter one",
+            "the {what} can have {LONGEST_IPC_PATH} bytes at most, and this one has {}: choose a shorter one",
             path.len()
         ));
     }
     if path.contains(is_blank) {
-        return Err("kvd takes no blanks in the path of a socket, since blanks separate the endpoints of its ready \
-                    line: choose another path"
-            .into());
+        return Err(format!(
+            "kvd takes no blanks in the {what} since blanks separate the endpoints of its ready line: choose another one"
+        ));
     }
     Ok(path.into())
+}
+
+/// What an endpoint is told that begins like none.
+fn without_scheme(text: &str) -> String {
+    let scheme = if text.starts_with(['/', '@']) { "ipc://" } else { "tcp://" };
+    let offer = format!("{scheme}{text}");
+    let meant = if offer.parse::<Endpoint>().is_ok() { format!(": {offer}, if that is meant") } else { String::new() };
+    format!("must begin with tcp:// or ipc://{meant}")
 }
 
 impl FromStr for Endpoint {
@@ -88,7 +121,7 @@ impl FromStr for Endpoint {
                 "an endpoint is missing: give tcp://HOST:PORT or ipc://PATH, with commas between several".into()
             );
         }
-        let rest = text.strip_prefix("tcp://").ok_or("must begin with tcp:// or ipc:// (a comma ends an endpoint)")?;
+        let rest = text.strip_prefix("tcp://").ok_or_else(|| without_scheme(text))?;
         // Not one of those between the brackets.
         let host_ends = rest.rfind(']').map_or(0, |bracket| bracket + 1);
         let port_at = rest.rfind(':').filter(|at| *at >= host_ends);
@@ -114,7 +147,7 @@ impl FromStr for Host {
             "" => Err("needs a host: tcp://HOST:PORT".into()),
             "*" => Ok(Host::Any),
             // libzmq resolves no names for a port it binds.
-            "localhost" => Ok(Host::Address(Ipv4Addr::LOCALHOST.into())),
+            _ if text.eq_ignore_ascii_case("localhost") => Ok(Host::Address(Ipv4Addr::LOCALHOST.into())),
             _ if text.contains([':', '/', ';', '%', '[', ']']) || text.contains(is_blank) => {
                 Err(format!("`{text}` is no host (IPv6 goes in brackets)"))
             }
@@ -179,6 +212,7 @@ mod tests {
             ("tcp://127.0.0.1:43000", "tcp://127.0.0.1:43000"),
             ("tcp://127.0.0.1:0", "tcp://127.0.0.1:*"),
             ("tcp://localhost:*", "tcp://127.0.0.1:*"),
+            ("tcp://LocalHost:*", "tcp://127.0.0.1:*"),
             ("tcp://[::1]:7", "tcp://[::1]:7"),
             ("tcp://*:7", "tcp://*:7"),
             ("tcp://eth0:7", "tcp://eth0:7"),
@@ -200,8 +234,30 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_overlap_where_one_of_them_takes_the_port_of_the_other() {
+        for (one, other, overlap) in [
+            ("tcp://*:1", "tcp://127.0.0.1:1", true),
+            ("tcp://*:1", "tcp://0.0.0.0:1", true),
+            ("tcp://*:1", "tcp://[::]:1", true),
+            ("tcp://[::]:1", "tcp://192.0.2.7:1", true),
+            ("tcp://[::]:1", "tcp://[::1]:1", true),
+            ("tcp://[::ffff:127.0.0.1]:1", "tcp://127.0.0.1:1", true),
+            ("tcp://[fe80::1%eth0]:1", "tcp://[fe80::1%2]:1", true),
+            ("tcp://*:1", "tcp://127.0.0.1:2", false),
+            ("tcp://*:*", "tcp://127.0.0.1:*", false),
+            ("tcp://*:1", "tcp://[::1]:1", false),
+            ("tcp://127.0.0.1:1", "tcp://127.0.0.2:1", false),
+            ("ipc:///run/kvd.sock", "ipc:///run/kvd.sock", false),
+        ] {
+            let [a, b] = [one, other].map(|text| text.parse::<Endpoint>().expect(text));
+            assert_eq!((a.overlaps(&b), b.overlaps(&a)), (overlap, overlap), "{one} {other}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_told_so_that_it_can_be_changed() {
         let long = format!("ipc:///{}", "x".repeat(107));
+        let long_name = format!("ipc://@{}", "x".repeat(110));
         for (text, named) in [
             (&*long, "107 bytes at most, and this one has 108"),
             ("ipc:///run/my kvd.sock", "no blanks"),
@@ -209,6 +265,9 @@ mod tests {
             ("ipc://@", "a name"),
             ("", "an endpoint is missing"),
             ("unix:///run/kvd.sock", "tcp:// or ipc://"),
+            ("127.0.0.1:43000", "must begin with tcp:// or ipc://: tcp://127.0.0.1:43000, if that is meant"),
+            ("/run/kvd.sock", "ipc:///run/kvd.sock, if that is meant"),
+            (&*long_name, "name of an abstract socket, with its @, can have 107 bytes at most, and this one has 111"),
             ("tcp://[::1]", "needs a port"),
             ("tcp://[fe80::1]:7", "[fe80::1%eth0]"),
             ("tcp://[fe80::1%]:7", "names no interface"),

@@ -5,7 +5,8 @@
 //! are read here: a variable that holds something becomes the flag that was not typed.
 
 use super::daemon::Flags;
-use clap::builder::{BoolishValueParser, Resettable, TypedValueParser as _};
+use super::values;
+use clap::builder::{Resettable, StyledStr, TypedValueParser as _};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, Command, CommandFactory as _, FromArgMatches as _};
@@ -49,7 +50,7 @@ impl Flags {
             Err(error) if error.kind() == ErrorKind::DisplayHelp => {
                 return Err(Flags::command().try_get_matches_from(&words).err().unwrap_or(error));
             }
-            matches => matches?,
+            matches => matches.map_err(|error| with_tip(error, &words))?,
         };
         if matches.subcommand_name().is_some() {
             return Flags::from_arg_matches(&matches);
@@ -74,6 +75,25 @@ impl Flags {
     }
 }
 
+/// With a word about commas, where one of them has cut what is wrong out of one of these words.
+fn with_tip(mut error: clap::Error, words: &[impl AsRef<OsStr>]) -> clap::Error {
+    let is_bind =
+        matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(arg)) if arg.starts_with("--bind"));
+    let Some(ContextValue::String(wrong)) = error.get(ContextKind::InvalidValue).filter(|_| is_bind) else {
+        return error;
+    };
+    let (first, later) = (format!("{wrong},"), format!(",{wrong}"));
+    let is_cut = words
+        .iter()
+        .filter_map(|word| word.as_ref().to_str())
+        .any(|word| word.contains(&first) || word.contains(&later));
+    if is_cut {
+        let tip = StyledStr::from("a comma ends an endpoint");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
+}
+
 /// What is typed, without what the environment holds.
 fn without_variables() -> Command {
     Flags::command().mut_args(|argument| argument.env(Resettable::Reset))
@@ -87,13 +107,13 @@ fn typed(argument: &Arg, flag: &str, variable: &str, value: &OsStr) -> Result<Op
     };
     let command = without_variables();
     if !argument.get_action().takes_values() {
-        let is_on = BoolishValueParser::new().parse_ref(&command, None, value).map_err(told)?;
+        let is_on = values::switch.parse_ref(&command, None, value).map_err(told)?;
         return Ok(is_on.then(|| flag.into()));
     }
     let mut word = OsString::from(format!("{flag}="));
     word.push(value);
     // Alone, so that whatever is wrong is wrong with this one.
-    command.try_get_matches_from([OsStr::new("kvd"), &word]).map_err(told)?;
+    command.try_get_matches_from([OsStr::new("kvd"), &word]).map_err(|error| told(with_tip(error, &[&word])))?;
     Ok(Some(word))
 }
 
@@ -149,6 +169,26 @@ mod tests {
                 assert!(["KVD_DATA_DIR", "KVD_LOG_LEVEL"].contains(&name), "{name} takes whatever it is given");
             }
         }
+    }
+
+    #[test]
+    fn a_comma_is_told_of_where_there_was_one() {
+        let tip = "a comma ends an endpoint";
+        for (line, variable, is_told) in [
+            ("kvd --bind 127.0.0.1:43000", "", false),
+            ("kvd --bind ipc:///tmp/a,b", "", true),
+            ("kvd --bind=ipc:///tmp/a,b", "", true),
+            ("kvd --bind tcp://127.0.0.1:1, --bind nonsense", "", true),
+            ("kvd --bind 127.0.0.1:1,tcp://127.0.0.1:2", "", true),
+            ("kvd --segment-size 1,2", "", false),
+            ("kvd", "ipc:///tmp/a,b", true),
+            ("kvd", "127.0.0.1:43000", false),
+        ] {
+            let error = read(line, &[("KVD_BIND", variable)]).expect_err("is wrong");
+            assert_eq!(error.contains(tip), is_told, "{line} {variable}: {error}");
+        }
+        let error = read("kvd", &[("KVD_EXISTING", "bogus")]).expect_err("is wrong");
+        assert!(error.contains("'bogus'") && error.contains("true or false, 1 or 0, yes or no"), "{error}");
     }
 
     #[test]

@@ -43,8 +43,11 @@ pub enum NoPlace {
     /// The interface has no address, now.
     #[error("names the network interface `{0}`, which has no address now")]
     NoAddress(String),
-    /// Too long a name for an interface.
-    #[error("names a host, and host names are not resolved: give an address of this machine or a network interface")]
+    /// No address, and nothing that an interface is called.
+    #[error(
+        "names no network interface and is no address, and host names are not resolved: give an address of this machine or a \
+         network interface"
+    )]
     HostName,
 }
 
@@ -72,7 +75,8 @@ impl Machine {
                 Ok((endpoint.clone(), false))
             }
             Host::Name(name) => {
-                let interface = self.interface(name)?;
+                let interface =
+                    self.interface(name).map_err(|why| if is_host(name) { NoPlace::HostName } else { why })?;
                 let mut addresses = interface.addresses.iter();
                 let first = addresses.clone().find(|address| address.is_ipv4()).or_else(|| addresses.next());
                 let host = match *first.ok_or_else(|| NoPlace::NoAddress(name.clone()))? {
@@ -97,6 +101,15 @@ impl Machine {
             let known = if names.is_empty() { String::new() } else { format!(" (it has {})", names.join(", ")) };
             NoPlace::NoInterface { name: name.to_owned(), known }
         })
+    }
+}
+
+/// Whether a name is that of a host, or an address gone wrong: one with a dot, unless as of a VLAN, `eth0.100`.
+fn is_host(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match name.split_once('.') {
+        Some((parent, vlan)) => !(parent.starts_with(|first: char| first.is_ascii_alphabetic()) && is_number(vlan)),
+        None => is_number(name),
     }
 }
 
@@ -157,7 +170,13 @@ mod tests {
         for (text, named, may_pass) in [
             ("tcp://wg0:1", "no address now", true),
             ("tcp://eth7:1", "(it has lo, eth0,", true),
-            ("tcp://db.example:1", "Host names are not resolved", true),
+            ("tcp://eth0.100:1", "Host names are not resolved", true),
+            ("tcp://[fe80::7%9]:1", "`9`", true),
+            ("tcp://db.example:1", "host names are not resolved", false),
+            ("tcp://localhost.:1", "host names are not resolved", false),
+            ("tcp://256.1.1.1:1", "is no address", false),
+            ("tcp://127.1:1", "is no address", false),
+            ("tcp://2130706433:1", "is no address", false),
             ("tcp://cache.example.org:1", "host names are not resolved", false),
             ("tcp://[fe80::7%eth7]:1", "`eth7`", true),
         ] {

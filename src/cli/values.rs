@@ -9,7 +9,12 @@ use std::str::FromStr;
 
 /// Bytes, or a number with a unit.
 pub(super) fn size(text: &str) -> Result<ByteSize, String> {
-    text.trim().parse().map_err(|_| "must be bytes, or a number with a unit: 65536, 64KiB, 128MiB, 1GB".to_owned())
+    match text.trim().parse() {
+        // What the parser makes of more than it can count.
+        Ok(ByteSize(u64::MAX)) => Err("is too large for any size".to_owned()),
+        Ok(size) => Ok(size),
+        Err(_) => Err("must be bytes, or a number with a unit: 65536, 64KiB, 128MiB, 1GB".to_owned()),
+    }
 }
 
 /// A number with a unit of time, or several.
@@ -28,6 +33,15 @@ pub(super) fn whole<N: FromStr>(text: &str) -> Result<N, String> {
 /// A number.
 pub(super) fn number(text: &str) -> Result<f64, String> {
     text.trim().parse().map_err(|_| "must be a number, such as 10 or 2.5".to_owned())
+}
+
+/// Whether something is on, as variables of the environment say it.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match &*text.trim().to_ascii_lowercase() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
+        "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
+        _ => Err("must be true or false, 1 or 0, yes or no".to_owned()),
+    }
 }
 
 /// Bytes as they would be typed, without a loss: `64KiB`, `1000`.
@@ -49,6 +63,12 @@ mod tests {
         for text in ["", "soon", "5", "-1s", "1 fortnight"] {
             assert!(duration(text).is_err_and(|why| why.contains("250ms")), "{text}");
         }
+        for text in ["99999999999999999999GiB", "16EiB", "18446744073709551615"] {
+            assert_eq!(size(text), Err("is too large for any size".to_owned()), "{text}");
+        }
+        for text in ["", "perhaps", "2"] {
+            assert!(switch(text).is_err_and(|why| why.contains("true or false, 1 or 0, yes or no")), "{text}");
+        }
         assert_eq!(whole::<u64>("x"), Err("must be a whole number".to_owned()));
         assert_eq!(whole::<u64>(""), Err("must be a whole number".to_owned()));
         assert_eq!(whole::<u8>("300"), Err("is too large".to_owned()));
@@ -64,6 +84,7 @@ mod tests {
         for (text, bytes) in [("65536", 65536), ("64KiB", 65536), (" 1MB ", 1_000_000), ("1.5GiB", 3 << 29), ("0", 0)] {
             assert_eq!(size(text).map(|size| size.as_u64()), Ok(bytes), "{text}");
         }
+        assert_eq!((switch("Yes"), switch("off"), switch(" 1")), (Ok(true), Ok(false), Ok(true)));
         assert_eq!(duration("2m").map(|duration| duration.as_secs()), Ok(120));
         assert_eq!((whole(" 7"), number("2.5")), (Ok(7_usize), Ok(2.5)));
     }

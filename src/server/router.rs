@@ -153,11 +153,28 @@ impl Router {
             limits,
             quiet: false,
         };
-        for endpoint in endpoints {
-            let bound = router.bind_one(endpoint, locked);
+        for (earlier, endpoint) in endpoints.iter().enumerate() {
+            let bound = router.bind_one(endpoint, locked).map_err(|why| match why {
+                ListenError::PortInUse | ListenError::InUse => {
+                    let own = router.in_the_way(endpoints.iter().take(earlier), endpoint);
+                    own.map_or(why, ListenError::Overlap)
+                }
+                why => why,
+            });
             router.endpoints.push(bound.map_err(|why| RouterError::Bind { endpoint: endpoint.to_string(), why })?);
         }
         Ok(router)
+    }
+
+    /// Which of the endpoints that were bound before keeps this one from being bound.
+    fn in_the_way<'e>(&self, mut earlier: impl Iterator<Item = &'e Endpoint>, endpoint: &Endpoint) -> Option<String> {
+        match endpoint {
+            Endpoint::Ipc(path) => {
+                let file = self.socket_files.iter().find(|file| file.is_at(path))?;
+                Some(format!("ipc://{}", file.path().display()))
+            }
+            Endpoint::Tcp { .. } => earlier.find(|other| other.overlaps(endpoint)).map(ToString::to_string),
+        }
     }
 
     /// Where it is bound, with the ports that were picked.

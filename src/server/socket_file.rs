@@ -28,8 +28,10 @@ pub(super) enum ListenError {
         "{0} is there, and kvd replaces nothing but the socket of a process that is gone. Move it, or choose another path"
     )]
     Occupied(&'static str),
-    #[error("another process listens there. Stop it, or choose another path")]
+    #[error("another process listens there. Stop it, or choose another place")]
     InUse,
+    #[error("{0}, which this start has bound before, takes that as well. Leave one of them out")]
+    Overlap(String),
     #[error(
         "a socket is there, and it can't be found out whether a process listens on it: {0}. Remove it if none does"
     )]
@@ -66,6 +68,7 @@ impl ListenError {
         match self {
             ListenError::InUse | ListenError::DirectoryLocked | ListenError::PortInUse | ListenError::NoAddress => true,
             ListenError::Occupied(_)
+            | ListenError::Overlap(_)
             | ListenError::Unknown(_)
             | ListenError::NoDirectory
             | ListenError::Forbidden(_)
@@ -93,6 +96,18 @@ pub(super) struct SocketFile {
     is: (u64, u64),
     /// Keeps the number from being given to another file.
     _socket: OwnedFd,
+}
+
+impl SocketFile {
+    /// Whether it is what this path leads to.
+    pub fn is_at(&self, path: &str) -> bool {
+        find(Path::new(path)).is_ok_and(|found| found.is_some_and(|found| identity(&found) == self.is))
+    }
+
+    /// The path that it was made at.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// A socket that listens on a path, or on an abstract name behind an `@`, which has no file. `locked` is a directory that

@@ -190,6 +190,8 @@ fn a_place_that_is_not_there_may_come_and_what_is_wrong_lasts() {
         ("tcp://198.51.100.77:*", MAY_PASS, "no interface of this machine has that address"),
         ("tcp://kvd-none0:*", MAY_PASS, "Host names are not resolved"),
         ("tcp://cache.example.org:*", usage, "host names are not resolved"),
+        ("tcp://db.example:*", usage, "host names are not resolved"),
+        ("tcp://256.1.1.1:*", usage, "host names are not resolved"),
         ("tcp://[fe80::1]:*", usage, "%eth0"),
         ("ipc:///kvd-nowhere/socket", LASTS, "its directory is not there"),
         ("ipc:///sys/kvd-socket", LASTS, "kvd may not make a file in its directory"),
@@ -206,6 +208,29 @@ fn a_place_that_is_not_there_may_come_and_what_is_wrong_lasts() {
         let ended = launch.refused();
         assert!(ended.stderr.contains("KVD_BIND"), "{endpoint}: {}", ended.stderr);
     }
+}
+
+/// Another process may go away, kvd's own endpoint does not.
+#[test]
+fn endpoints_of_one_start_that_take_the_same_place_are_both_named() {
+    let store = Store::new();
+    let (path, same) = (store.ipc_endpoint(), format!("ipc://{}", store.beside("./socket").display()));
+    // Nobody else listens on that address.
+    let port = TcpListener::bind("127.77.3.4:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let tcp = [format!("tcp://127.77.3.4:{port}"), format!("tcp://[::ffff:127.77.3.4]:{port}")];
+    let pairs = [[path.clone(), same], tcp];
+    for [one, other] in pairs.iter().take(if has_ipv6() { 2 } else { 1 }) {
+        let ended = store.launch().bind(one).bind(other).refused();
+        assert_eq!(ended.status.code(), LASTS, "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains(&format!("can't listen on {other}: {one}, which this start")),
+            "{}",
+            ended.stderr
+        );
+    }
+    let ended = store.launch().bind(&path).bind(&path).refused();
+    assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("{path} is given twice")), "{}", ended.stderr);
 }
 
 #[test]

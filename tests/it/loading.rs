@@ -149,6 +149,7 @@ fn other_signals_than_those_that_stop_do_nothing() {
     for name in ["SIGHUP", "SIGUSR1", "SIGUSR2"] {
         eventually("it says that it means nothing", || daemon.stderr().contains(name));
     }
+    assert!(daemon.stderr().contains("no log file to open anew"), "for whoever rotates logs");
     let ended = daemon.terminate();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     assert!(store.start().client().say("GET k").starts_with("OK v "));
@@ -307,6 +308,7 @@ fn a_wrong_variable_is_named_and_an_empty_one_is_not_set() {
         ("KVD_REPLAY_THREADS", "0", "--replay-threads"),
         ("KVD_MAX_VALUE", "2GiB", "--max-value"),
         ("KVD_INSECURE_BIND", "perhaps", "--insecure-bind"),
+        ("KVD_EXISTING", "bogus", "true or false"),
         ("KVD_LOG_LEVEL", "kvd=deafening", "--log-level"),
     ] {
         let ended = store.launch().environment(variable, value).refused();
@@ -390,6 +392,8 @@ fn wrong_flags_are_refused_with_a_reason() {
         ("--max-value", "", "64KiB"),
         ("--max-memory", "huge", "64KiB"),
         ("--fsync", "1 fortnight", "250ms"),
+        ("--log-level", "###", "is `###`, but must be error, warn, info, debug, trace"),
+        ("--max-memory", "99999999999999999999GiB", "'99999999999999999999GiB'"),
         ("--replay-threads", "two", "whole number"),
         ("--max-backlog", "1048575", "is 1048575, but must be from 1MiB"),
     ] {
