@@ -163,12 +163,14 @@ fn judge(case: Case, trace: &str, life: &Life) -> Verdict<Outcome> {
         judge_syncs(case, trace)?;
     }
     match code {
-        Some(code @ (1 | 75)) if !is_ready && case.call != "write" => {
-            // What there is too little of, there may be more of at another start.
-            if (code == 75) != matches!(case.error, "ENOSPC" | "EDQUOT" | "ENOMEM" | "EMFILE" | "EAGAIN") {
-                return wrong("a refusal that lasts, or one that may pass, where it is the other one");
-            }
-            Ok(Outcome::RefusedToStart)
+        Some(code) if !is_ready && case.call != "write" => {
+            let due = match case.error {
+                // What there is too little of, there may be more of at another start.
+                "ENOSPC" | "EDQUOT" | "ENOMEM" | "EMFILE" | "EAGAIN" => 75,
+                "EIO" => 74,
+                _ => 1,
+            };
+            if code == due { Ok(Outcome::RefusedToStart) } else { wrong("not the code that this refusal has") }
         }
         _ if !is_ready => wrong("an end before it serves"),
         Some(74) if !all(&[Demand::GoesOn, Demand::Refuses]) => Ok(Outcome::EndedWith74),
