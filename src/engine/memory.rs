@@ -7,7 +7,7 @@
 //! will replace. What is pending to be evicted counts as gone already.
 
 use super::{BatchId, Engine};
-use crate::command::{Command, ErrorCode, Reply};
+use crate::command::{Command, ErrorCode, Reply, Values, Writes};
 use crate::mutation::{Key, Mutation};
 use crate::table::{Entry, Probe};
 use std::collections::VecDeque;
@@ -18,8 +18,6 @@ const MARGIN: usize = 32;
 const PLENTY: usize = 90;
 /// What an entry takes beside its key and its value, about.
 const ENTRY: usize = 40;
-/// The longest that a decimal integer of 64 bits is.
-const DIGITS: usize = 20;
 
 /// What a command stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,18 +161,8 @@ impl Engine {
 
     /// What a command would store beside what there is, at most; none of one that stores nothing.
     pub fn growth(&mut self, command: &Command<'_>) -> Option<Growth> {
-        let one = |bytes| Some(Growth { entries: 1, bytes });
-        match command {
-            Command::Set { key, value, .. } => one(key.bytes.len() + value.len()),
-            Command::SetMany { pairs } => Some(Growth {
-                entries: pairs.len(),
-                bytes: pairs.iter().map(|(key, value)| key.bytes.len() + value.len()).sum(),
-            }),
-            Command::Increment { key, .. } => one(key.bytes.len() + DIGITS),
-            Command::Extend { key, bytes, .. } => one(key.bytes.len() + bytes.len() + self.held_value(*key)),
-            Command::Touch { key, .. } => one(key.bytes.len() + self.held_value(*key)),
-            _ => None,
-        }
+        let Writes::Values(Values { entries, bytes, again }) = command.class().writes else { return None };
+        Some(Growth { entries, bytes: bytes + again.map_or(0, |key| self.held_value(key)) })
     }
 
     /// Bytes of the value that a key has, with everything pending applied.
@@ -318,7 +306,7 @@ mod tests {
             (set(b"key", b"12345"), 3 + 5 + ENTRY),
             (Command::SetMany { pairs }, 3 + 10 + 3 + 5 + 2 * ENTRY),
             (Command::Extend { key: Key::bytes(b"key"), bytes: b"12345", end: End::Back }, 3 + 5 + ENTRY),
-            (Command::Increment { key: Key::bytes(b"counter"), delta: 1 }, 7 + DIGITS + ENTRY),
+            (Command::Increment { key: Key::bytes(b"counter"), delta: 1 }, 7 + 20 + ENTRY),
         ];
         for (command, needed) in commands {
             for (evicts, held) in [(true, 0), (false, 1)] {

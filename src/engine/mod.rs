@@ -21,7 +21,7 @@ mod reads;
 mod scan;
 mod writes;
 
-use crate::command::{Command, Condition, ErrorCode, Limits, Reply};
+use crate::command::{Command, ErrorCode, Limits, Reads, Reply, Writes};
 use crate::mutation::{Key, Mutation};
 use crate::table::{Departed, Entry, Probe, Swept, Table};
 use crate::timeline::Time;
@@ -143,8 +143,7 @@ impl Engine {
     /// Where a TOUCH is pending, what has expired in the table meanwhile may be back with its batch. Whoever asks for such a key
     /// therefore sees what is pending, in either view, so that a key once seen expired stays gone.
     ///
-    /// SYNC, COMPACT and STATS are about the store as a whole, not about its keys: who owns the engine answers
-    /// them, and here they are an internal error.
+    /// Commands that somebody else answers ([`crate::command::Answerer`]) are an internal error here.
     pub fn evaluate<'e>(
         &'e mut self,
         command: &Command<'_>,
@@ -154,7 +153,7 @@ impl Engine {
     ) -> Evaluation<'e> {
         let time = time.into();
         let now = time.now;
-        if self.full && stores(command) {
+        if self.full && matches!(command.class().writes, Writes::Values(_)) {
             let reply = Reply::Error(ErrorCode::NoSpace, "there is no room for more: only removals are taken".into());
             return Evaluation { reply, after: self.newest_pending(), sweep: None };
         }
@@ -165,13 +164,8 @@ impl Engine {
         if looks_up(command, view) {
             self.overlay.index(&self.table);
         }
-        if view == View::Pending && matches!(command, Command::Scan { .. }) {
-            self.overlay.put_in_order();
-        }
         let mut call = Call { time, now, view, after: None, sweep: None, record };
         let reply = match *command {
-            Command::Ping => Reply::Pong,
-            Command::Version => Reply::Version,
             Command::Get { key } => self.get(&mut call, key),
             Command::GetMany { ref keys } => self.get_many(&mut call, keys),
             Command::Exists { ref keys } => self.exists(&mut call, keys),
@@ -186,7 +180,7 @@ impl Engine {
             Command::Extend { key, bytes, end } => self.extend(&mut call, key, bytes, end),
             Command::Touch { key, expiry } => self.touch(&mut call, key, expiry),
             Command::Flush { prefix } => self.flush(&mut call, prefix),
-            Command::Sync | Command::Compact | Command::Stats => {
+            Command::Ping | Command::Version | Command::Stats | Command::Sync | Command::Compact => {
                 Reply::Error(ErrorCode::Internal, "asked of the wrong part of kvd".into())
             }
         };
@@ -201,15 +195,7 @@ impl Engine {
     /// Has the processor fetch what the evaluation of a command will need, where that is known and worth it. Of several
     /// commands foreseen in a row, memory is waited for once.
     pub fn foresee(&self, command: &Command<'_>) {
-        let (Command::Get { key }
-        | Command::TimeToLive { key }
-        | Command::GetDelete { key }
-        | Command::Increment { key, .. }
-        | Command::Extend { key, .. }
-        | Command::Touch { key, .. }) = *command
-        else {
-            return;
-        };
+        let Reads::Key(key) = command.class().reads else { return };
         self.table.prefetch(self.table.probe(key).hash);
     }
 
@@ -282,15 +268,17 @@ impl Engine {
 
     /// Whether a read is of something that has expired in the table, and may be kept alive by a pending TOUCH.
     fn may_outlive_its_deadline(&self, command: &Command<'_>, now: u64) -> bool {
+        if self.touched.is_empty() || command.class().writes != Writes::Nothing {
+            return false;
+        }
         let has_expired =
             |key: &Key<'_>| self.table.get(self.table.probe(*key)).is_some_and(|held| held.is_expired(now));
-        !self.touched.is_empty()
-            && match command {
-                Command::Get { key } | Command::TimeToLive { key } => has_expired(key),
-                Command::GetMany { keys } | Command::Exists { keys } => keys.iter().any(has_expired),
-                Command::Scan { .. } => true,
-                _ => false,
-            }
+        match command.class().reads {
+            Reads::Key(key) => has_expired(&key),
+            Reads::Keys(keys) => keys.iter().any(has_expired),
+            Reads::Entries => true,
+            Reads::Nothing | Reads::Number => false,
+        }
     }
 
     /// What a read sees of a key.
@@ -318,17 +306,6 @@ impl Engine {
 /// Whether a command asks what is pending: a read where its view shows that, and every write but those that store whatever
 /// is there.
 fn looks_up(command: &Command<'_>, view: View) -> bool {
-    use Command::{Delete, Extend, Flush, GetDelete, Increment, Set, SetMany, Touch};
-    match command {
-        Set { options, .. } => options.condition != Condition::Always,
-        SetMany { .. } => false,
-        Delete { .. } | GetDelete { .. } | Increment { .. } | Extend { .. } | Touch { .. } | Flush { .. } => true,
-        _ => view == View::Pending,
-    }
-}
-
-/// Whether a command may put something into the log that takes lasting room there.
-fn stores(command: &Command<'_>) -> bool {
-    use Command::{Extend, Increment, Set, SetMany, Touch};
-    matches!(command, Set { .. } | SetMany { .. } | Increment { .. } | Extend { .. } | Touch { .. })
+    let class = command.class();
+    class.reads != Reads::Nothing && (class.writes != Writes::Nothing || view == View::Pending)
 }

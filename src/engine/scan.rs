@@ -20,7 +20,7 @@ const EFFORT: usize = 10_000;
 pub(super) const TURN: usize = 2 * EFFORT;
 
 impl Engine {
-    pub(super) fn scan(&self, call: &mut Call<'_>, cursor: u64, prefix: &[u8], count: usize) -> Reply<'_> {
+    pub(super) fn scan(&mut self, call: &mut Call<'_>, cursor: u64, prefix: &[u8], count: usize) -> Reply<'_> {
         // A page of no keys would never come to an end.
         let count = count.max(1);
         let now = call.now;
@@ -29,6 +29,7 @@ impl Engine {
             key.space == Space::Bytes && key.bytes.starts_with(prefix) && !entry.is_expired(now)
         };
         if call.view == View::Pending {
+            self.overlay.put_in_order();
             call.rests_on(self.overlay.newest_batch());
         }
         let begins = self.table.position_of_cursor(cursor);

@@ -13,7 +13,7 @@ use super::progress::{Durable, Wait};
 use super::request::Request;
 use super::router::{Held, Router, RouterError, Sent};
 use super::stats::Counters;
-use crate::command::{Command, ErrorCode, Limits, MAX_BODY_FRAMES, Reply};
+use crate::command::{Answerer, Command, ErrorCode, Inquiry, Limits, MAX_BODY_FRAMES, Reply};
 use crate::engine::{BatchId, View};
 use crate::table::Swept;
 use crate::wire::reply_frames::Parcel;
@@ -22,7 +22,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 use zmq::Message;
 
-/// Commands taken in one pass, by [`Command::weight`], and the rest of a packed message, so that the log's events and other
+/// Commands taken in one pass, by [`crate::command::Class::weight`], and the rest of a packed message, so that the log's events and other
 /// peers' replies get their turn.
 const PASS: usize = 1024;
 /// Bytes of a reply that count for one more of them: it takes as long to copy those.
@@ -253,7 +253,7 @@ impl<S: Socket> Reception<S> {
                 break;
             }
             commands += match &decoded.asked {
-                Ok(Asked::One(command)) => command.weight(),
+                Ok(Asked::One(command)) => command.class().weight,
                 Ok(Asked::List(list)) => list.weight(),
                 Err(_) => 1,
             };
@@ -393,22 +393,22 @@ impl<A: Answers> Desk<'_, A> {
     /// Has a command answered, by calling `encode` once, and tells what the answer waits for.
     fn answer(&mut self, command: &Command<'_>, encode: &mut dyn FnMut(&Reply<'_>)) -> Wait {
         self.counters.command(command);
-        let wait = match command {
-            Command::Ping => {
+        let wait = match command.class().answerer {
+            Answerer::Server(Inquiry::Ping) => {
                 encode(&Reply::Pong);
                 Wait::NOTHING
             }
-            Command::Version => {
+            Answerer::Server(Inquiry::Version) => {
                 encode(&Reply::Version);
                 Wait::NOTHING
             }
-            Command::Stats => {
+            Answerer::Server(Inquiry::Stats) => {
                 let mut figures = self.counters.figures(self.peers);
                 self.answers.figures(&mut figures);
                 encode(&Reply::Stats(figures));
                 Wait::NOTHING
             }
-            _ => {
+            Answerer::Store(_) | Answerer::Engine => {
                 let pending = self.newest > self.answers.durable().committed;
                 self.answers.answer(command, if pending { View::Pending } else { View::Durable }, encode)
             }

@@ -10,7 +10,7 @@ use super::compaction::Compaction;
 use super::progress::{Durable, Progress, Wait};
 use super::reception::{Answers, MOST_FORMING};
 use super::steps::Steps;
-use crate::command::{Command, ErrorCode, Reply};
+use crate::command::{Answerer, Command, ErrorCode, Expiry, Order, Reply};
 use crate::engine::{BatchId, Engine, Evaluation, View};
 use crate::log::{Batch, Event, Log, LogError, Shortage, SyncPolicy, Tally};
 use crate::table::{Departure, Entry, Swept};
@@ -372,19 +372,20 @@ impl Answers for Store {
     }
 
     fn answer(&mut self, command: &Command<'_>, view: View, encode: &mut dyn FnMut(&Reply<'_>)) -> Wait {
-        match command {
-            Command::Sync => {
+        match command.class().answerer {
+            Answerer::Store(Order::Sync) => {
                 // The last version handed out: all before it in arrival order have one up to it.
                 encode(&Reply::Number(self.engine.next_version().saturating_sub(1).cast_signed()));
                 self.progress.want_proof(!self.forming.is_empty())
             }
-            Command::Compact => {
+            Answerer::Store(Order::Compact) => {
                 self.compaction.begin_full_run(self.moment.instant);
                 encode(&Reply::Done);
                 Wait::NOTHING
             }
-            _ => {
-                if command.tells_date() {
+            Answerer::Engine | Answerer::Server(_) => {
+                // The wall clock has to be known then.
+                if matches!(command.class().expiry, Expiry::At(_)) {
                     self.steps.look(self.moment);
                 }
                 if self.is_beyond_log_limit(command) {

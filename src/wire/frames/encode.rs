@@ -20,7 +20,15 @@ pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
         Reply::Exists => b"EXISTS",
         Reply::Conflict(_) => b"CONFLICT",
         Reply::Error(..) => b"ERR",
-        _ => b"OK",
+        Reply::Pong
+        | Reply::Done
+        | Reply::Stored(_)
+        | Reply::Number(_)
+        | Reply::Value { .. }
+        | Reply::Values(_)
+        | Reply::Page { .. }
+        | Reply::Stats(_)
+        | Reply::Version => b"OK",
     };
     into.push(status);
     match reply {

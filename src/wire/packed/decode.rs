@@ -93,7 +93,7 @@ pub struct Commands<'a> {
 }
 
 impl Commands<'_> {
-    /// How much there is to do for all of them: see [`Command::weight`].
+    /// How much there is to do for all of them: see [`crate::command::Class::weight`].
     pub fn weight(&self) -> usize {
         self.weight
     }

@@ -112,14 +112,25 @@ pub type Whole<'a> = Request<'a, Vec<&'a Bytes>, Vec<(&'a Bytes, &'a Bytes)>>;
 pub type LookedOver<'a> = Request<'a, Length<&'a Bytes>, Length<(&'a Bytes, &'a Bytes)>>;
 
 impl LookedOver<'_> {
-    /// As [`crate::command::Command::weight`], but nothing for a command of one key.
+    /// As [`crate::command::Class::weight`], but nothing for a command of one key.
     pub fn weight(&self) -> u64 {
         match self {
             Request::Delete { keys } | Request::Exists { keys } | Request::GetMany { keys } => keys.length,
             Request::SetMany { pairs } => pairs.length,
             Request::Scan { .. } => SCAN_WEIGHT as u64,
             Request::Count | Request::Flush { .. } | Request::Stats => COUNT_WEIGHT as u64,
-            _ => 0,
+            Request::Ping
+            | Request::Get { .. }
+            | Request::Set { .. }
+            | Request::Increment { .. }
+            | Request::Append { .. }
+            | Request::Prepend { .. }
+            | Request::Touch { .. }
+            | Request::TimeToLive { .. }
+            | Request::GetDelete { .. }
+            | Request::Sync
+            | Request::Compact
+            | Request::Version => 0,
         }
     }
 }

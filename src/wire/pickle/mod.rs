@@ -111,7 +111,15 @@ pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
         Reply::Value { bytes, .. } => into.push(&pickle_bytes(bytes)),
         Reply::Error(code, message) => into.push(&error(*code, message)),
         // No get or set is answered by anything else.
-        _ => into.push(&error(ErrorCode::Internal, "this dialect has no words for the answer")),
+        Reply::Pong
+        | Reply::Done
+        | Reply::Number(_)
+        | Reply::Exists
+        | Reply::Conflict(_)
+        | Reply::Values(_)
+        | Reply::Page { .. }
+        | Reply::Stats(_)
+        | Reply::Version => into.push(&error(ErrorCode::Internal, "this dialect has no words for the answer")),
     }
 }
 

@@ -3,8 +3,13 @@
 //! Does no I/O of any kind, and knows neither bytes on the wire nor bytes on disk. [`crate::wire`] turns
 //! bytes into a [`Command`] and a [`Reply`] into bytes; [`crate::engine`] turns one into the other.
 
+mod class;
+mod reply;
+
+pub use class::{Answerer, Class, Inquiry, Order, Reads, Repeat, Values, Writes};
+pub use reply::{ErrorCode, Reply};
+
 use crate::mutation::Key;
-use std::borrow::Cow;
 
 /// Longest key, in bytes. The shortest is 1.
 pub const MAX_KEY: usize = 64 * 1024;
@@ -12,7 +17,7 @@ pub const MAX_KEY: usize = 64 * 1024;
 pub const MAX_BODY_FRAMES: usize = 128 * 1024;
 /// Most commands of a packed message.
 pub const MAX_PACKED_COMMANDS: usize = 4096;
-/// Most that the commands of a packed message weigh together (see [`Command::weight`]), those of one key left out.
+/// Most that the commands of a packed message weigh together (see [`Class::weight`]), those of one key left out.
 pub const MAX_PACKED_WEIGHT: usize = MAX_BODY_FRAMES;
 /// What a SCAN weighs: it may pass over many entries before it finds a key.
 pub const SCAN_WEIGHT: usize = 256;
@@ -256,130 +261,4 @@ pub enum Command<'a> {
     Stats,
     /// `VERSION`
     Version,
-}
-
-impl Command<'_> {
-    /// Whether it tells a date by the wall clock, which has to be known then.
-    pub fn tells_date(&self) -> bool {
-        match self {
-            Command::Set { options: SetOptions { expiry, .. }, .. } | Command::Touch { expiry, .. } => {
-                matches!(expiry, Expiry::At(_))
-            }
-            _ => false,
-        }
-    }
-
-    /// How much there is to do for it: a key that is looked up is 1.
-    ///
-    /// ```
-    /// use kvd::command::Command;
-    /// use kvd::mutation::Key;
-    /// assert_eq!(Command::GetMany { keys: vec![Key::bytes(b"a"), Key::bytes(b"b")] }.weight(), 2);
-    /// assert!(Command::Count.weight() > 100);
-    /// ```
-    pub fn weight(&self) -> usize {
-        match self {
-            Command::Delete { keys } | Command::Exists { keys } | Command::GetMany { keys } => keys.len(),
-            Command::SetMany { pairs } => pairs.len(),
-            Command::Scan { .. } => SCAN_WEIGHT,
-            Command::Count | Command::Flush { .. } | Command::Stats => COUNT_WEIGHT,
-            _ => 1,
-        }
-    }
-}
-
-/// Why a command was refused: the second frame of an `ERR` reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ErrorCode {
-    /// No such command.
-    BadCommand,
-    /// The command is known, its arguments are not right.
-    BadArgument,
-    /// A key, a value or a message over its limit.
-    TooBig,
-    /// INCR on a value that is no 64-bit decimal integer.
-    NotInteger,
-    /// INCR past the ends of a signed 64-bit integer.
-    Overflow,
-    /// INCR, APPEND or PREPEND on a pickled value.
-    WrongType,
-    /// There is no room.
-    NoSpace,
-    /// The memory limit is reached and nothing may be evicted.
-    NoMemory,
-    /// The log is still being replayed.
-    Loading,
-    /// The store takes no writes.
-    ReadOnly,
-    /// The peer may not do this.
-    Denied,
-    /// A fault of kvd itself.
-    Internal,
-}
-
-impl ErrorCode {
-    /// The code as it stands on the wire.
-    ///
-    /// ```
-    /// assert_eq!(kvd::command::ErrorCode::NoSpace.name(), "NOSPACE");
-    /// ```
-    pub const fn name(self) -> &'static str {
-        match self {
-            ErrorCode::BadCommand => "BADCMD",
-            ErrorCode::BadArgument => "BADARG",
-            ErrorCode::TooBig => "TOOBIG",
-            ErrorCode::NotInteger => "NOTINT",
-            ErrorCode::Overflow => "OVERFLOW",
-            ErrorCode::WrongType => "WRONGTYPE",
-            ErrorCode::NoSpace => "NOSPACE",
-            ErrorCode::NoMemory => "NOMEM",
-            ErrorCode::Loading => "LOADING",
-            ErrorCode::ReadOnly => "READONLY",
-            ErrorCode::Denied => "DENIED",
-            ErrorCode::Internal => "INTERNAL",
-        }
-    }
-}
-
-/// One answer. Borrows values and keys from the store; the wire copies them once, into the reply's frames.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply<'a> {
-    /// `OK PONG`
-    Pong,
-    /// `OK`
-    Done,
-    /// `OK version`: stored under this version.
-    Stored(u64),
-    /// `OK number`
-    Number(i64),
-    /// `MISS`
-    Miss,
-    /// `EXISTS`
-    Exists,
-    /// `CONFLICT version`: the version that the key has.
-    Conflict(u64),
-    /// `OK value version flags`
-    Value {
-        /// The value.
-        bytes: &'a [u8],
-        /// The version that last wrote it.
-        version: u64,
-        /// Its flags, [`crate::mutation::PICKLED`] included.
-        flags: u32,
-    },
-    /// `OK` and two frames a key: `1` value, or `0` and an empty frame
-    Values(Vec<Option<&'a [u8]>>),
-    /// `OK next-cursor key …`
-    Page {
-        /// Where to go on; 0 at the end.
-        cursor: u64,
-        /// The keys.
-        keys: Vec<&'a [u8]>,
-    },
-    /// `OK name value …`
-    Stats(Vec<(&'static str, String)>),
-    /// `OK version-of-kvd protocol-version`
-    Version,
-    /// `ERR code message`
-    Error(ErrorCode, Cow<'static, str>),
 }
