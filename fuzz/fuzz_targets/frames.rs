@@ -4,7 +4,7 @@
 //! comes back equal when it is spelled out anew. What it refuses it refuses shortly.
 #![no_main]
 
-use kvd::command::{Command, Condition, DEFAULT_SCAN_COUNT, End, Expiry, SetOptions};
+use kvd::command::{Absent, Command, Condition, DEFAULT_SCAN_COUNT, End, Expiry, NewCounter, SetOptions};
 use kvd::mutation::PICKLED;
 use kvd::wire::{ReplyFrames, frames};
 use kvd_fuzz::{LIMITS, assert_same_when_decoded_again, assert_short, assert_within_limits, keys};
@@ -46,12 +46,16 @@ fn spell(command: &Command<'_>) -> Vec<Vec<u8>> {
         Command::Exists { .. } => b"EXISTS",
         Command::GetMany { .. } => b"MGET",
         Command::SetMany { .. } => b"MSET",
+        Command::GetEntries { .. } => b"MGETS",
+        Command::SetEntries { .. } => b"MSETS",
         Command::Increment { .. } => b"INCR",
         Command::Extend { end: End::Back, .. } => b"APPEND",
         Command::Extend { end: End::Front, .. } => b"PREPEND",
         Command::Touch { .. } => b"TOUCH",
         Command::TimeToLive { .. } => b"TTL",
         Command::GetDelete { .. } => b"GETDEL",
+        Command::GetTouch { .. } => b"GETEX",
+        Command::DeleteIf { .. } => b"DELIF",
         Command::Scan { .. } => b"SCAN",
         Command::Count => b"COUNT",
         Command::Flush { .. } => b"FLUSH",
@@ -66,6 +70,15 @@ fn spell(command: &Command<'_>) -> Vec<Vec<u8>> {
             for (key, value) in pairs {
                 add(key.bytes);
                 add(value);
+            }
+        }
+        Command::SetEntries { entries, expiry } => {
+            spell_expiry(*expiry, &mut add);
+            add(b"KEYS");
+            for entry in entries {
+                add(entry.key.bytes);
+                add(entry.value);
+                add(entry.flags.to_string().as_bytes());
             }
         }
         Command::Scan { cursor, prefix, count } => {
@@ -94,7 +107,22 @@ fn spell(command: &Command<'_>) -> Vec<Vec<u8>> {
             add(&value.to_vec());
             spell_options(*options, &mut add);
         }
-        Command::Increment { delta, .. } => add(delta.to_string().as_bytes()),
+        Command::Increment { delta, absent, .. } => {
+            add(delta.to_string().as_bytes());
+            match absent {
+                Absent::Miss => add(b"XX"),
+                Absent::Make(NewCounter { initial, expiry, flags }) => {
+                    add(b"INIT");
+                    add(initial.to_string().as_bytes());
+                    spell_expiry(*expiry, &mut add);
+                    add(b"FLAGS");
+                    add(flags.to_string().as_bytes());
+                }
+            }
+        }
+        Command::DeleteIf { version, .. } => add(version.to_string().as_bytes()),
+        Command::GetTouch { expiry: Expiry::Never, .. } => add(b"PERSIST"),
+        Command::GetTouch { expiry, .. } => spell_expiry(*expiry, &mut add),
         Command::Extend { bytes, .. } => add(bytes),
         Command::Touch { expiry: Expiry::In(milliseconds), .. } => add(milliseconds.to_string().as_bytes()),
         Command::Touch { .. } => add(b"0"),
@@ -103,16 +131,24 @@ fn spell(command: &Command<'_>) -> Vec<Vec<u8>> {
     frames
 }
 
-fn spell_options(options: SetOptions, add: &mut impl FnMut(&[u8])) {
+fn spell_expiry(expiry: Expiry, add: &mut impl FnMut(&[u8])) {
     let mut number = |name: &[u8], number: u64| {
         add(name);
         add(number.to_string().as_bytes());
     };
-    match options.expiry {
+    match expiry {
         Expiry::Never => {}
         Expiry::In(milliseconds) => number(b"TTL", milliseconds),
         Expiry::At(at) => number(b"AT", at),
     }
+}
+
+fn spell_options(options: SetOptions, add: &mut impl FnMut(&[u8])) {
+    spell_expiry(options.expiry, add);
+    let mut number = |name: &[u8], number: u64| {
+        add(name);
+        add(number.to_string().as_bytes());
+    };
     if options.flags & !PICKLED != 0 {
         number(b"FLAGS", u64::from(options.flags & !PICKLED));
     }

@@ -92,7 +92,7 @@ fn crash(input: &mut Unstructured<'_>) -> Result<Crash> {
 /// A command in words, `x*3` is `xxx`.
 fn line(input: &mut Unstructured<'_>) -> Result<String> {
     let ttl = |input: &mut Unstructured<'_>| input.choose(&[3_u64, 40, 700, 6_000, 600_000, 5_000_000]).copied();
-    Ok(match input.int_in_range(0..=15_u8)? {
+    Ok(match input.int_in_range(0..=19_u8)? {
         0..=7 => {
             let (key, value) = (key(input)?, value(input)?);
             let expiry = if input.arbitrary()? { format!(" TTL {}", ttl(input)?) } else { String::new() };
@@ -109,6 +109,13 @@ fn line(input: &mut Unstructured<'_>) -> Result<String> {
         12 => format!("APPEND {} {}", key(input)?, value(input)?),
         13 => format!("MSET {} {} {} {}", key(input)?, value(input)?, key(input)?, value(input)?),
         14 => format!("TOUCH {} {}", key(input)?, ttl(input)?),
+        15 => format!("GETEX {} TTL {}", key(input)?, ttl(input)?),
+        16 => format!("DELIF {} {}", key(input)?, input.int_in_range(1..=40_u64)?),
+        17 => format!("INCR {} 1 {}", key(input)?, input.choose(&["XX", "INIT -5", "FLAGS 3 TTL 700"])?),
+        18 => {
+            let (one, other) = (key(input)?, key(input)?);
+            format!("MSETS TTL {} KEYS {one} {} 1 {other} {} 0", ttl(input)?, value(input)?, value(input)?)
+        }
         _ => (*input.choose(&["FLUSH", "FLUSH PREFIX a", "FLUSH PREFIX ab", "FLUSH PREFIX b1"])?).to_owned(),
     })
 }

@@ -1,8 +1,8 @@
 //! What targets of more than one dialect assert: that a message means the same however often it is decoded, that what was
 //! decoded lies within the limits, and that an error is short.
 
-use kvd::command::{Command, ErrorCode, Expiry, Limits, MAX_KEY, MAX_SCAN_COUNT};
-use kvd::mutation::Key;
+use kvd::command::{Absent, Command, ErrorCode, Expiry, Limits, MAX_KEY, MAX_SCAN_COUNT, NewCounter};
+use kvd::mutation::{Key, PICKLED};
 use kvd::wire::{Asked, Dialect, WireError};
 
 /// Small, so that a fuzzer often comes near them.
@@ -36,12 +36,21 @@ pub fn assert_within_limits(command: &Command<'_>) {
         Command::Set { value, options, .. } => assert!(value.len() <= LIMITS.max_value && is_stored(options.expiry)),
         Command::SetMany { pairs } => assert!(!pairs.is_empty() && pairs.iter().all(|(_, value)| fits(value))),
         Command::Extend { bytes, .. } => assert!(fits(bytes)),
-        Command::Touch { expiry, .. } => assert!(is_stored(*expiry)),
+        Command::SetEntries { entries, expiry } => {
+            assert!(!entries.is_empty() && entries.iter().all(|entry| fits(entry.value)) && is_stored(*expiry));
+        }
+        Command::Increment { absent: Absent::Make(NewCounter { expiry, flags, .. }), .. } => {
+            assert!(is_stored(*expiry) && flags & PICKLED == 0);
+        }
+        Command::Touch { expiry, .. } | Command::GetTouch { expiry, .. } => assert!(is_stored(*expiry)),
         Command::Scan { prefix, count, .. } => {
             assert!(prefix.len() <= MAX_KEY && (1..=MAX_SCAN_COUNT).contains(count));
         }
         Command::Flush { prefix: Some(prefix) } => assert!(prefix.len() <= MAX_KEY),
-        Command::Delete { keys } | Command::Exists { keys } | Command::GetMany { keys } => assert!(!keys.is_empty()),
+        Command::Delete { keys }
+        | Command::Exists { keys }
+        | Command::GetMany { keys }
+        | Command::GetEntries { keys } => assert!(!keys.is_empty()),
         _ => {}
     }
 }
@@ -55,7 +64,11 @@ pub fn assert_short(error: &WireError) {
 /// The keys of a command that takes a list of them; none of any other.
 pub fn listed<'a>(command: &Command<'a>) -> Vec<Key<'a>> {
     match command {
-        Command::Delete { keys } | Command::Exists { keys } | Command::GetMany { keys } => keys.clone(),
+        Command::Delete { keys }
+        | Command::Exists { keys }
+        | Command::GetMany { keys }
+        | Command::GetEntries { keys } => keys.clone(),
+        Command::SetEntries { entries, .. } => entries.iter().map(|entry| entry.key).collect(),
         Command::SetMany { pairs } => pairs.iter().map(|(key, _)| *key).collect(),
         _ => Vec::new(),
     }
@@ -69,6 +82,8 @@ pub fn keys<'a>(command: &Command<'a>) -> Vec<Key<'a>> {
         | Command::Increment { key, .. }
         | Command::Extend { key, .. }
         | Command::Touch { key, .. }
+        | Command::GetTouch { key, .. }
+        | Command::DeleteIf { key, .. }
         | Command::TimeToLive { key }
         | Command::GetDelete { key } => vec![*key],
         _ => listed(command),

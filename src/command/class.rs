@@ -4,7 +4,7 @@
 //! what a repeat of it does. Nobody else tells verbs apart but to execute, to count or to spell them, so that a verb that is added
 //! here is refused on a full disk, counted against the memory and waited for as it should be.
 
-use super::{COUNT_WEIGHT, Command, Condition, Expiry, SCAN_WEIGHT};
+use super::{Absent, COUNT_WEIGHT, Command, Condition, Expiry, SCAN_WEIGHT};
 use crate::mutation::Key;
 
 /// Longest decimal of a signed 64-bit integer, in bytes.
@@ -144,7 +144,7 @@ impl Command<'_> {
             Command::Sync => store(Order::Sync),
             Command::Compact => store(Order::Compact),
             Command::Get { key } | Command::TimeToLive { key } => Class { reads: Reads::Key(*key), ..READ },
-            Command::GetMany { keys } | Command::Exists { keys } => {
+            Command::GetMany { keys } | Command::GetEntries { keys } | Command::Exists { keys } => {
                 Class { reads: Reads::Keys(keys), weight: keys.len(), ..READ }
             }
             Command::Scan { .. } => Class { reads: Reads::Entries, weight: SCAN_WEIGHT, ..READ },
@@ -169,9 +169,23 @@ impl Command<'_> {
                 weight: pairs.len(),
                 ..READ
             },
-            Command::Increment { key, .. } => Class {
+            Command::SetEntries { entries, expiry } => Class {
+                writes: Writes::Values(Values {
+                    entries: entries.len(),
+                    bytes: entries.iter().map(|entry| entry.key.bytes.len() + entry.value.len()).sum(),
+                    again: None,
+                }),
+                expiry: *expiry,
+                weight: entries.len(),
+                ..READ
+            },
+            Command::Increment { key, absent, .. } => Class {
                 reads: Reads::Key(*key),
                 writes: one(key, LONGEST_INTEGER, None),
+                expiry: match absent {
+                    Absent::Miss => Expiry::Never,
+                    Absent::Make(counter) => counter.expiry,
+                },
                 repeat: Repeat::Twice,
                 ..READ
             },
@@ -181,11 +195,14 @@ impl Command<'_> {
                 repeat: Repeat::Twice,
                 ..READ
             },
-            Command::Touch { key, expiry } => {
+            Command::Touch { key, expiry } | Command::GetTouch { key, expiry } => {
                 Class { reads: Reads::Key(*key), writes: one(key, 0, Some(*key)), expiry: *expiry, ..READ }
             }
             Command::Delete { keys } => {
                 Class { reads: Reads::Keys(keys), writes: Writes::Removals, weight: keys.len(), ..READ }
+            }
+            Command::DeleteIf { key, .. } => {
+                Class { reads: Reads::Key(*key), writes: Writes::Removals, repeat: Repeat::Denied, ..READ }
             }
             Command::GetDelete { key } => {
                 Class { reads: Reads::Key(*key), writes: Writes::Removals, repeat: Repeat::Twice, ..READ }

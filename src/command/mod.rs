@@ -7,7 +7,7 @@ mod class;
 mod reply;
 
 pub use class::{Answerer, Class, Inquiry, Order, Reads, Repeat, Values, Writes};
-pub use reply::{ErrorCode, Reply};
+pub use reply::{ErrorCode, Reply, StoredValue};
 
 use crate::mutation::Key;
 
@@ -36,7 +36,7 @@ pub const DEFAULT_MAX_VALUE: usize = 64 << 20;
 /// Largest `--max-value` that can be asked for, in bytes: a record's length has 32 bits on disk.
 pub const LARGEST_MAX_VALUE: usize = 1 << 30;
 /// The version of the protocol that `VERSION` reports.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The limits that depend on configuration.
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +156,43 @@ impl<'a, const N: usize> From<&'a [u8; N]> for NewValue<'a> {
     }
 }
 
+/// One of the values that an MSETS stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewEntry<'a> {
+    /// The key.
+    pub key: Key<'a>,
+    /// The value.
+    pub value: &'a [u8],
+    /// Flags to store: as those of [`SetOptions`].
+    pub flags: u32,
+}
+
+/// What an INCR does with a key that is absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// It is a miss (`XX`).
+    Miss,
+    /// The counter is made.
+    Make(NewCounter),
+}
+
+/// A counter as an INCR makes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewCounter {
+    /// What it counts as before the delta is added (`INIT`).
+    pub initial: i64,
+    /// When it expires.
+    pub expiry: Expiry,
+    /// 31 bits of the client's.
+    pub flags: u32,
+}
+
+impl Default for Absent {
+    fn default() -> Self {
+        Absent::Make(NewCounter::default())
+    }
+}
+
 /// Which end of a value grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -199,17 +236,31 @@ pub enum Command<'a> {
         /// At least one key.
         keys: Vec<Key<'a>>,
     },
+    /// `MGETS key …`
+    GetEntries {
+        /// At least one key.
+        keys: Vec<Key<'a>>,
+    },
     /// `MSET key value [key value …]`, all or nothing
     SetMany {
         /// At least one pair. Where a key comes twice, the later pair wins.
         pairs: Vec<(Key<'a>, &'a [u8])>,
     },
-    /// `INCR key [delta]`
+    /// `MSETS [option …] KEYS key value flags …`, all or nothing
+    SetEntries {
+        /// At least one. Where a key comes twice, the later one wins.
+        entries: Vec<NewEntry<'a>>,
+        /// When all of them expire.
+        expiry: Expiry,
+    },
+    /// `INCR key [delta] [option …]`
     Increment {
         /// The key.
         key: Key<'a>,
         /// What to add.
         delta: i64,
+        /// What to do where there is none.
+        absent: Absent,
     },
     /// `APPEND key bytes`, `PREPEND key bytes`
     Extend {
@@ -227,10 +278,24 @@ pub enum Command<'a> {
         /// The new expiry.
         expiry: Expiry,
     },
+    /// `GETEX key option`
+    GetTouch {
+        /// The key.
+        key: Key<'a>,
+        /// The new expiry.
+        expiry: Expiry,
+    },
     /// `TTL key`
     TimeToLive {
         /// The key.
         key: Key<'a>,
+    },
+    /// `DELIF key version`
+    DeleteIf {
+        /// The key.
+        key: Key<'a>,
+        /// The version that it must have.
+        version: u64,
     },
     /// `GETDEL key`
     GetDelete {

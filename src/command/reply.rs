@@ -55,6 +55,17 @@ impl ErrorCode {
     }
 }
 
+/// A value as it is stored, and what is told with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredValue<'a> {
+    /// The value.
+    pub bytes: &'a [u8],
+    /// The version that last wrote it.
+    pub version: u64,
+    /// Its flags, [`crate::mutation::PICKLED`] included.
+    pub flags: u32,
+}
+
 /// One answer. Borrows values and keys from the store; the wire copies them once, into the reply's frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
@@ -83,6 +94,8 @@ pub enum Reply<'a> {
     },
     /// `OK` and two frames a key: `1` value, or `0` and an empty frame
     Values(Vec<Option<&'a [u8]>>),
+    /// `OK` and four frames a key: `1` value version flags, or `0` and three empty frames
+    Entries(Vec<Option<StoredValue<'a>>>),
     /// `OK next-cursor key …`
     Page {
         /// Where to go on; 0 at the end.

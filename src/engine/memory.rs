@@ -184,7 +184,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Condition, End, Limits, SetOptions};
+    use crate::command::{Absent, Condition, End, Limits, SetOptions};
     use crate::engine::View;
     use crate::mutation::Value;
     use crate::table::Table;
@@ -306,7 +306,7 @@ mod tests {
             (set(b"key", b"12345"), 3 + 5 + ENTRY),
             (Command::SetMany { pairs }, 3 + 10 + 3 + 5 + 2 * ENTRY),
             (Command::Extend { key: Key::bytes(b"key"), bytes: b"12345", end: End::Back }, 3 + 5 + ENTRY),
-            (Command::Increment { key: Key::bytes(b"counter"), delta: 1 }, 7 + 20 + ENTRY),
+            (Command::Increment { key: Key::bytes(b"counter"), delta: 1, absent: Absent::default() }, 7 + 20 + ENTRY),
         ];
         for (command, needed) in commands {
             for (evicts, held) in [(true, 0), (false, 1)] {

@@ -15,6 +15,7 @@
 //! - Each mutation has the next version, and a version is never handed out twice, not even after its batch was
 //!   refused.
 
+mod lookups;
 mod memory;
 mod overlay;
 mod reads;
@@ -25,6 +26,7 @@ use crate::command::{Command, ErrorCode, Limits, Reads, Reply, Writes};
 use crate::mutation::{Key, Mutation};
 use crate::table::{Departed, Entry, Probe, Swept, Table};
 use crate::timeline::Time;
+pub use lookups::Lookups;
 use memory::Memory;
 pub use memory::{Growth, MemoryLimit};
 use overlay::Overlay;
@@ -89,6 +91,7 @@ pub struct Engine {
     touched: VecDeque<(BatchId, u64)>,
     full: bool,
     memory: Memory,
+    lookups: Lookups,
     /// How many entries the SCANs of this turn may still pass over.
     to_pass_over: Cell<usize>,
 }
@@ -130,6 +133,7 @@ impl Engine {
             touched: VecDeque::new(),
             full: false,
             memory,
+            lookups: Lookups::default(),
             to_pass_over,
         }
     }
@@ -168,17 +172,21 @@ impl Engine {
         let reply = match *command {
             Command::Get { key } => self.get(&mut call, key),
             Command::GetMany { ref keys } => self.get_many(&mut call, keys),
+            Command::GetEntries { ref keys } => self.get_entries(&mut call, keys),
             Command::Exists { ref keys } => self.exists(&mut call, keys),
             Command::TimeToLive { key } => self.time_to_live(&mut call, key),
             Command::Count => self.count(&mut call),
             Command::Scan { cursor, prefix, count } => self.scan(&mut call, cursor, prefix, count),
             Command::Set { key, value, options } => self.set(&mut call, key, value, options),
             Command::SetMany { ref pairs } => self.set_many(&mut call, pairs),
+            Command::SetEntries { ref entries, expiry } => self.set_entries(&mut call, entries, expiry),
             Command::Delete { ref keys } => self.delete(&mut call, keys),
+            Command::DeleteIf { key, version } => self.delete_if(&mut call, key, version),
             Command::GetDelete { key } => self.get_delete(&mut call, key),
-            Command::Increment { key, delta } => self.increment(&mut call, key, delta),
+            Command::Increment { key, delta, absent } => self.increment(&mut call, key, delta, absent),
             Command::Extend { key, bytes, end } => self.extend(&mut call, key, bytes, end),
             Command::Touch { key, expiry } => self.touch(&mut call, key, expiry),
+            Command::GetTouch { key, expiry } => self.get_touch(&mut call, key, expiry),
             Command::Flush { prefix } => self.flush(&mut call, prefix),
             Command::Ping | Command::Version | Command::Stats | Command::Sync | Command::Compact => {
                 Reply::Error(ErrorCode::Internal, "asked of the wrong part of kvd".into())
@@ -258,6 +266,11 @@ impl Engine {
     /// The durable table (for STATS).
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// How often keys that were asked for were there (for STATS).
+    pub fn lookups(&self) -> &Lookups {
+        &self.lookups
     }
 
     /// Whether a TOUCH is pending.

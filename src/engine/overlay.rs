@@ -88,6 +88,14 @@ pub struct Known<'o> {
 }
 
 impl Overlay {
+    /// The entry that was pushed last.
+    pub fn last_entry(&self) -> Option<&Entry> {
+        match &self.changes.back()?.change {
+            Change::Key { entry, .. } => Some(entry),
+            Change::Flush { .. } => None,
+        }
+    }
+
     /// Brings the index up to date, above this table. To be called before anything is looked up, after the last change was added,
     /// and before a flush is.
     pub fn index(&mut self, table: &Table) {

@@ -4,27 +4,47 @@
 //! once, into the reply's frames.
 
 use super::{Call, Engine, View};
-use crate::command::{ErrorCode, Reply};
+use crate::command::{ErrorCode, Reply, StoredValue};
 use crate::mutation::Key;
 use crate::table::Entry;
 
 impl Engine {
     pub(super) fn get(&self, call: &mut Call<'_>, key: Key<'_>) -> Reply<'_> {
-        self.seen(call, key).inspect(|entry| entry.touch()).map_or(Reply::Miss, value)
+        self.asked_for(call, key).map_or(Reply::Miss, value)
     }
 
-    /// Refused where the values are too much for one message: one key may be named again and again.
     pub(super) fn get_many(&self, call: &mut Call<'_>, keys: &[Key<'_>]) -> Reply<'_> {
-        let seen = keys.iter().map(|&key| self.seen(call, key).inspect(|entry| entry.touch()).map(Entry::value));
-        let values: Vec<_> = seen.collect();
-        let bytes: usize = values.iter().flatten().map(|value| value.len()).sum();
+        let values: Vec<_> = keys.iter().map(|&key| self.asked_for(call, key).map(Entry::value)).collect();
+        match self.too_much(values.iter().copied()) {
+            Some(refusal) => refusal,
+            None => Reply::Values(values),
+        }
+    }
+
+    pub(super) fn get_entries(&self, call: &mut Call<'_>, keys: &[Key<'_>]) -> Reply<'_> {
+        let entries: Vec<_> = keys.iter().map(|&key| self.asked_for(call, key).map(stored)).collect();
+        match self.too_much(entries.iter().map(|entry| entry.map(|entry| entry.bytes))) {
+            Some(refusal) => refusal,
+            None => Reply::Entries(entries),
+        }
+    }
+
+    /// What a client that wants a value sees of a key: it counts as a use of it, and as a hit or a miss.
+    fn asked_for(&self, call: &mut Call<'_>, key: Key<'_>) -> Option<&Entry> {
+        let seen = self.seen(call, key);
+        self.lookups.count(seen.is_some());
+        seen.inspect(|entry| entry.touch())
+    }
+
+    /// The refusal of values that are too much for one message: one key may be named again and again.
+    fn too_much<'v>(&self, values: impl Iterator<Item = Option<&'v [u8]>>) -> Option<Reply<'static>> {
+        let bytes: usize = values.flatten().map(<[u8]>::len).sum();
         let most = self.limits.max_message();
-        if bytes > most {
+        (bytes > most).then(|| {
             let message =
                 format!("values of {bytes} bytes together; the limit of a reply is {most}: ask for fewer keys");
-            return Reply::Error(ErrorCode::TooBig, message.into());
-        }
-        Reply::Values(values)
+            Reply::Error(ErrorCode::TooBig, message.into())
+        })
     }
 
     /// Counts every mention of a key: `EXISTS a a` is 2.
@@ -68,6 +88,10 @@ impl Engine {
 /// A value as it is told to clients.
 pub(super) fn value(entry: &Entry) -> Reply<'_> {
     Reply::Value { bytes: entry.value(), version: entry.version(), flags: entry.flags() }
+}
+
+fn stored(entry: &Entry) -> StoredValue<'_> {
+    StoredValue { bytes: entry.value(), version: entry.version(), flags: entry.flags() }
 }
 
 /// A number of things as it is told to clients.

@@ -5,7 +5,7 @@
 
 use super::reads::{number, value};
 use super::{Call, Engine};
-use crate::command::{Condition, End, ErrorCode, Expiry, NewValue, Reply, SetOptions};
+use crate::command::{Absent, Condition, End, ErrorCode, Expiry, NewCounter, NewEntry, NewValue, Reply, SetOptions};
 use crate::decimal;
 use crate::mutation::{Key, Mutation, PICKLED, Value};
 use crate::table::{Entry, Probe};
@@ -40,12 +40,34 @@ impl Engine {
         Reply::Stored(self.put(call, probe.hash, entry))
     }
 
-    /// Where a key comes twice both values are recorded, and the later has the higher version.
     pub(super) fn set_many(&mut self, call: &mut Call<'_>, pairs: &[(Key<'_>, &[u8])]) -> Reply<'static> {
+        let entries = pairs.iter().map(|&(key, value)| NewEntry { key, value, flags: 0 });
+        self.set_all(call, entries, 0)
+    }
+
+    pub(super) fn set_entries(
+        &mut self,
+        call: &mut Call<'_>,
+        entries: &[NewEntry<'_>],
+        expiry: Expiry,
+    ) -> Reply<'static> {
+        match deadline(expiry, call.time) {
+            Ok(deadline) => self.set_all(call, entries.iter().copied(), deadline),
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// Where a key comes twice both values are recorded, and the later has the higher version.
+    fn set_all<'n>(
+        &mut self,
+        call: &mut Call<'_>,
+        entries: impl Iterator<Item = NewEntry<'n>>,
+        deadline: u64,
+    ) -> Reply<'static> {
         let mut stored = 0;
-        for &(key, bytes) in pairs {
+        for NewEntry { key, value: bytes, flags } in entries {
             let probe = self.table.probe(key);
-            let entry = Entry::new(self.next_version, key, &Value { bytes, flags: 0, deadline: 0 });
+            let entry = Entry::new(self.next_version, key, &Value { bytes, flags, deadline });
             stored = self.put(call, probe.hash, entry);
         }
         Reply::Stored(stored)
@@ -65,9 +87,24 @@ impl Engine {
         Reply::Number(removed)
     }
 
+    /// Removes a key that still has this version.
+    pub(super) fn delete_if(&mut self, call: &mut Call<'_>, key: Key<'_>, version: u64) -> Reply<'static> {
+        let probe = self.table.probe(key);
+        match self.present(call, probe).map(Entry::version) {
+            None => Reply::Miss,
+            Some(held) if held != version => Reply::Conflict(held),
+            Some(_) => {
+                self.remove(call, probe);
+                Reply::Done
+            }
+        }
+    }
+
     pub(super) fn get_delete(&mut self, call: &mut Call<'_>, key: Key<'_>) -> Reply<'_> {
         let probe = self.table.probe(key);
-        if self.present(call, probe).is_none() {
+        let is_present = self.present(call, probe).is_some();
+        self.lookups.count(is_present);
+        if !is_present {
             return Reply::Miss;
         }
         // Neither place gives the value up before the removal is durable, so that the reply can borrow it.
@@ -80,12 +117,23 @@ impl Engine {
         removed.map_or(Reply::Miss, value)
     }
 
-    pub(super) fn increment(&mut self, call: &mut Call<'_>, key: Key<'_>, delta: i64) -> Reply<'static> {
+    /// What makes a counter has its options; one that is there keeps its flags and its deadline.
+    pub(super) fn increment(
+        &mut self,
+        call: &mut Call<'_>,
+        key: Key<'_>,
+        delta: i64,
+        absent: Absent,
+    ) -> Reply<'static> {
         let probe = self.table.probe(key);
-        let (augend, flags, deadline) = match self.present(call, probe) {
-            None => (Some(0), 0, 0),
-            Some(entry) if entry.flags() & PICKLED != 0 => return wrong_type("INCR"),
-            Some(entry) => (decimal::parse_i64(entry.value()), entry.flags(), entry.deadline()),
+        let (augend, flags, deadline) = match (self.present(call, probe), absent) {
+            (Some(entry), _) if entry.flags() & PICKLED != 0 => return wrong_type("INCR"),
+            (Some(entry), _) => (decimal::parse_i64(entry.value()), entry.flags(), entry.deadline()),
+            (None, Absent::Miss) => return Reply::Miss,
+            (None, Absent::Make(NewCounter { initial, expiry, flags })) => match deadline(expiry, call.time) {
+                Ok(deadline) => (Some(initial), flags, deadline),
+                Err(refusal) => return refusal,
+            },
         };
         let Some(augend) = augend else {
             let message = "the value is no decimal integer of 64 bits without '+', spaces and leading zeros";
@@ -127,19 +175,34 @@ impl Engine {
     }
 
     pub(super) fn touch(&mut self, call: &mut Call<'_>, key: Key<'_>, expiry: Expiry) -> Reply<'static> {
-        let deadline = match deadline(expiry, call.time) {
-            Ok(deadline) => deadline,
-            Err(refusal) => return refusal,
-        };
+        match self.store_again(call, self.table.probe(key), expiry) {
+            Err(refusal) => refusal,
+            Ok(()) => Reply::Done,
+        }
+    }
+
+    /// The version that is told is the one that the new expiry has.
+    pub(super) fn get_touch(&mut self, call: &mut Call<'_>, key: Key<'_>, expiry: Expiry) -> Reply<'_> {
         let probe = self.table.probe(key);
-        let Some(held) = self.present(call, probe) else { return Reply::Miss };
+        if let Err(refusal) = self.store_again(call, probe, expiry) {
+            self.lookups.count(refusal != Reply::Miss);
+            return refusal;
+        }
+        self.lookups.count(true);
+        self.overlay.last_entry().map_or(Reply::Miss, value)
+    }
+
+    /// Stores what a key has once more, with another expiry; or tells why not.
+    fn store_again(&mut self, call: &mut Call<'_>, probe: Probe<'_>, expiry: Expiry) -> Result<(), Reply<'static>> {
+        let deadline = deadline(expiry, call.time)?;
+        let held = self.present(call, probe).ok_or(Reply::Miss)?;
         let value = Value { bytes: held.value(), flags: held.flags(), deadline };
-        let entry = Entry::new(self.next_version, key, &value);
+        let entry = Entry::new(self.next_version, probe.key, &value);
         self.put(call, probe.hash, entry);
         if self.touched.back().is_none_or(|(batch, _)| *batch != self.forming) {
             self.touched.push_back((self.forming, call.now));
         }
-        Reply::Done
+        Ok(())
     }
 
     /// Recorded even where nothing matches: what it hides is for the log to say, not for one moment's count. As

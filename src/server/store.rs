@@ -430,6 +430,8 @@ impl Answers for Store {
             ("memory_bytes", table.memory().to_string()),
             ("max_memory_bytes", memory_limit.bytes.to_string()),
             ("evicted_keys", evicted.to_string()),
+            ("get_hits", self.engine.lookups().hits().to_string()),
+            ("get_misses", self.engine.lookups().misses().to_string()),
             ("next_version", self.engine.next_version().to_string()),
             ("batches_committed", durable.committed.to_string()),
             ("batches_synced", durable.synced.to_string()),

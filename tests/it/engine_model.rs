@@ -4,7 +4,7 @@
 //! both. Replies, what they wait for, and at every commit the whole table must agree; and the table must equal
 //! what a replay makes of the mutations that were committed, shuffled and fed from two threads.
 
-use kvd::command::{Command, Condition, End, Expiry, Limits, Reply};
+use kvd::command::{Absent, Command, Condition, End, Expiry, Limits, NewCounter, Reply};
 use kvd::engine::{BatchId, Engine, MemoryLimit, View};
 use kvd::mutation::{Key, Mutation, PICKLED, Value};
 use kvd::table::{Replay, Table};
@@ -174,7 +174,9 @@ impl Model {
         !self.extended.is_empty()
             && match command {
                 Command::Get { key } | Command::TimeToLive { key } => is_over(key),
-                Command::GetMany { keys } | Command::Exists { keys } => keys.iter().any(is_over),
+                Command::GetMany { keys } | Command::GetEntries { keys } | Command::Exists { keys } => {
+                    keys.iter().any(is_over)
+                }
                 Command::Scan { .. } => true,
                 _ => false,
             }
@@ -202,6 +204,13 @@ impl Model {
                 let values = keys.iter().map(|key| match Self::live(rows, key.bytes, now) {
                     Some(row) => format!(" 1 {}", row.value.escape_ascii()),
                     None => " 0 ".into(),
+                });
+                (format!("OK{}", values.collect::<String>()), over(keys))
+            }
+            Command::GetEntries { keys } => {
+                let values = keys.iter().map(|key| match Self::live(rows, key.bytes, now) {
+                    Some(row) => format!(" 1 {} {} {}", row.value.escape_ascii(), row.version, row.flags),
+                    None => " 0   ".into(),
                 });
                 (format!("OK{}", values.collect::<String>()), over(keys))
             }
@@ -241,6 +250,24 @@ impl Model {
                 let versions = pairs.iter().map(|(key, value)| self.put(key.bytes, value, 0, 0));
                 (format!("OK {}", versions.max().unwrap()), None)
             }
+            Command::SetEntries { entries, expiry } => {
+                let deadline = deadline(*expiry, now);
+                let versions =
+                    entries.iter().map(|entry| self.put(entry.key.bytes, entry.value, entry.flags, deadline));
+                (format!("OK {}", versions.max().unwrap()), None)
+            }
+            Command::DeleteIf { key, version } => {
+                let read = self.newest_over(key.bytes);
+                let answer = match Self::live(&self.full, key.bytes, now) {
+                    None => "MISS".into(),
+                    Some(row) if row.version != *version => format!("CONFLICT {}", row.version),
+                    Some(_) => {
+                        self.remove(key.bytes);
+                        "OK".into()
+                    }
+                };
+                (answer, read)
+            }
             Command::Delete { keys } => {
                 let read = keys.iter().filter_map(|key| self.newest_over(key.bytes)).max();
                 let mut removed = 0;
@@ -267,10 +294,11 @@ impl Model {
             Command::GetDelete { key }
             | Command::Increment { key, .. }
             | Command::Extend { key, .. }
-            | Command::Touch { key, .. } => {
+            | Command::Touch { key, .. }
+            | Command::GetTouch { key, .. } => {
                 let read = self.newest_over(key.bytes);
                 let row = Self::live(&self.full, key.bytes, now);
-                if row.is_some() && matches!(command, Command::Touch { .. }) {
+                if row.is_some() && matches!(command, Command::Touch { .. } | Command::GetTouch { .. }) {
                     self.extended.push((self.forming, now));
                 }
                 (self.change(command, key.bytes, row, now), read)
@@ -282,8 +310,18 @@ impl Model {
     /// The commands that make a key's new state from its old one.
     fn change(&mut self, command: &Command<'_>, key: &[u8], row: Option<Row>, now: u64) -> String {
         match (command, row) {
-            (Command::Increment { delta, .. }, row) => {
-                let row = row.unwrap_or(Row { value: b"0".to_vec(), flags: 0, deadline: 0, version: 0 });
+            (Command::Increment { absent: Absent::Miss, .. }, None) => "MISS".into(),
+            (Command::Increment { delta, absent, .. }, row) => {
+                let made = || match absent {
+                    Absent::Miss => unreachable!(),
+                    Absent::Make(NewCounter { initial, expiry, flags }) => Row {
+                        value: initial.to_string().into_bytes(),
+                        flags: *flags,
+                        deadline: deadline(*expiry, now),
+                        version: 0,
+                    },
+                };
+                let row = row.unwrap_or_else(made);
                 if row.flags & PICKLED != 0 {
                     return "ERR WRONGTYPE".into();
                 }
@@ -303,6 +341,11 @@ impl Model {
             (Command::Touch { expiry, .. }, Some(row)) => {
                 self.put(key, &row.value, row.flags, deadline(*expiry, now));
                 "OK".into()
+            }
+            (Command::GetTouch { expiry, .. }, Some(row)) => {
+                let deadline = deadline(*expiry, now);
+                let version = self.put(key, &row.value, row.flags, deadline);
+                told(&Row { deadline, version, ..row })
             }
             (Command::Extend { bytes, end, .. }, Some(row)) => {
                 let value = match end {
@@ -462,6 +505,14 @@ fn line() -> impl Strategy<Value = String> {
         1 => (key(), key()).prop_map(|(k, l)| format!("MGET {k} {l}")),
         1 => (key(), value(), key(), value()).prop_map(|(k, v, l, w)| format!("MSET {k} {v} {l} {w}")),
         2 => (key(), -9..9_i64).prop_map(|(k, d)| format!("INCR {k} {d}")),
+        1 => (key(), -9..9_i64, prop::sample::select(vec!["XX", "INIT -3", "FLAGS 9 TTL 5", "INIT 9223372036854775807"]))
+            .prop_map(|(k, d, o)| format!("INCR {k} {d} {o}")),
+        1 => (key(), key()).prop_map(|(k, l)| format!("MGETS {k} {l}")),
+        1 => (prop::sample::select(vec!["", "TTL 5 ", "AT 1003 "]), key(), value(), key(), value())
+            .prop_map(|(o, k, v, l, w)| format!("MSETS {o}KEYS {k} {v} 3 {l} {w} 0")),
+        1 => (key(), 1..40_u64).prop_map(|(k, v)| format!("DELIF {k} {v}")),
+        1 => (key(), prop::sample::select(vec!["TTL 4", "AT 1003", "AT 990", "PERSIST"]))
+            .prop_map(|(k, o)| format!("GETEX {k} {o}")),
         1 => (key(), value()).prop_map(|(k, v)| format!("APPEND {k} {v}")),
         1 => (key(), value()).prop_map(|(k, v)| format!("PREPEND {k} {v}")),
         1 => (key(), 0..6_u64).prop_map(|(k, t)| format!("TOUCH {k} {t}")),

@@ -1,8 +1,8 @@
 //! The frames dialect: what it accepts, what it refuses and how it says so.
 
 use kvd::command::{
-    Command, Condition, DEFAULT_SCAN_COUNT, End, ErrorCode, Expiry, Limits, MAX_BODY_FRAMES, MAX_KEY, MAX_SCAN_COUNT,
-    Reply, SetOptions,
+    Absent, Command, Condition, DEFAULT_SCAN_COUNT, End, ErrorCode, Expiry, Limits, MAX_BODY_FRAMES, MAX_KEY,
+    MAX_SCAN_COUNT, NewCounter, NewEntry, Reply, SetOptions, StoredValue,
 };
 use kvd::mutation::{Key, PICKLED};
 use kvd::wire::{Frame, ReplyFrames, WireError, frames};
@@ -53,15 +53,18 @@ fn every_verb_in_any_case() {
         ("EXISTS k k", Command::Exists { keys: vec![K, K] }),
         ("MGET k", Command::GetMany { keys: vec![K] }),
         ("MSET k v l ''", Command::SetMany { pairs: vec![(K, b"v"), (L, b"")] }),
-        ("INCR k", Command::Increment { key: K, delta: 1 }),
-        ("INCR k -5", Command::Increment { key: K, delta: -5 }),
-        ("INCR k -9223372036854775808", Command::Increment { key: K, delta: i64::MIN }),
+        ("INCR k", Command::Increment { key: K, delta: 1, absent: Absent::default() }),
+        ("INCR k -5", Command::Increment { key: K, delta: -5, absent: Absent::default() }),
+        ("INCR k -9223372036854775808", Command::Increment { key: K, delta: i64::MIN, absent: Absent::default() }),
         ("APPEND k v", Command::Extend { key: K, bytes: b"v", end: End::Back }),
         ("PREPEND k ''", Command::Extend { key: K, bytes: b"", end: End::Front }),
         ("TOUCH k 0", Command::Touch { key: K, expiry: Expiry::Never }),
         ("TOUCH k 7", Command::Touch { key: K, expiry: Expiry::In(7) }),
         ("TTL k", Command::TimeToLive { key: K }),
         ("GETDEL k", Command::GetDelete { key: K }),
+        ("MGETS k l", Command::GetEntries { keys: vec![K, L] }),
+        ("DELIF k 18446744073709551615", Command::DeleteIf { key: K, version: u64::MAX }),
+        ("GETEX k PERSIST", Command::GetTouch { key: K, expiry: Expiry::Never }),
         ("SCAN 0", Command::Scan { cursor: 0, prefix: b"", count: DEFAULT_SCAN_COUNT }),
         ("COUNT", Command::Count),
         ("FLUSH", Command::Flush { prefix: None }),
@@ -129,6 +132,89 @@ fn set_refuses_options() {
 }
 
 #[test]
+fn the_options_of_incr() {
+    let incr = |delta, absent| Command::Increment { key: K, delta, absent };
+    let made = |initial, expiry, flags| Absent::Make(NewCounter { initial, expiry, flags });
+    accepts("INCR k XX", &incr(1, Absent::Miss));
+    accepts("INCR k 5 xx", &incr(5, Absent::Miss));
+    accepts("INCR k INIT -3", &incr(1, made(-3, Expiry::Never, 0)));
+    accepts("INCR k -2 FLAGS 9 TTL 60 init 7", &incr(-2, made(7, Expiry::In(60), 9)));
+    accepts("INCR k AT 60", &incr(1, made(0, Expiry::At(60), 0)));
+    accepts("INCR k 1 TTL 0", &incr(1, Absent::default()));
+    // Where the key stands, an option's name is no option.
+    accepts("INCR XX", &Command::Increment { key: Key::bytes(b"XX"), delta: 1, absent: Absent::default() });
+}
+
+#[test]
+fn incr_refuses_options() {
+    use ErrorCode::BadArgument as Bad;
+    for others in ["INIT 0", "FLAGS 0", "TTL 0", "AT 5"] {
+        refuses(&format!("INCR k XX {others}"), Bad, "can't go with it");
+        refuses(&format!("INCR k {others} XX"), Bad, "can't go with it");
+    }
+    refuses("INCR k XX XX", Bad, "XX may be given only once");
+    refuses("INCR k INIT 1 INIT 1", Bad, "INIT may be given only once");
+    refuses("INCR k TTL 5 AT 9", Bad, "one of TTL and AT may be given only once");
+    refuses("INCR k INIT", Bad, "INCR ends after INIT");
+    refuses("INCR k INIT +1", Bad, "INIT is a decimal integer");
+    refuses("INCR k FLAGS 2147483648", Bad, "from 0 to 2147483647");
+    refuses("INCR k XX 5", Bad, "INCR has no option \"5\"");
+    refuses("INCR k NX", Bad, "INCR has no option \"NX\"");
+    refuses("INCR k 1 2", Bad, "INCR has no option \"2\"");
+    refuses("INCR k ''", Bad, "the delta of INCR is a decimal integer");
+}
+
+#[test]
+fn the_forms_of_msets() {
+    let entry = |key, value, flags| NewEntry { key, value, flags };
+    let two = vec![entry(K, &b"v"[..], 0), entry(L, b"", PICKLED - 1)];
+    let msets = |entries: &Vec<_>, expiry| Command::SetEntries { entries: entries.clone(), expiry };
+    accepts("MSETS KEYS k v 0 l '' 2147483647", &msets(&two, Expiry::Never));
+    accepts("msets ttl 5 keys k v 0 l '' 2147483647", &msets(&two, Expiry::In(5)));
+    accepts("MSETS AT 9 KEYS k v 0 l '' 2147483647", &msets(&two, Expiry::At(9)));
+    // Behind KEYS nothing is an option.
+    let named = vec![entry(Key::bytes(b"KEYS"), b"TTL", 1), entry(Key::bytes(b"AT"), b"KEYS", 2)];
+    accepts("MSETS KEYS KEYS TTL 1 AT KEYS 2", &msets(&named, Expiry::Never));
+}
+
+#[test]
+fn msets_refuses_what_is_no_list() {
+    use ErrorCode::BadArgument as Bad;
+    const FORM: &str = "the form is MSETS [TTL milliseconds | AT unix-milliseconds] KEYS key value flags";
+    for line in ["MSETS", "MSETS TTL 5", "MSETS KEYS", "MSETS KEYS k", "MSETS KEYS k v", "MSETS KEYS k v 0 l"] {
+        refuses(line, Bad, FORM);
+    }
+    refuses("MSETS TTL 5 AT 9 KEYS k v 0", Bad, "one of TTL and AT may be given only once");
+    refuses("MSETS TTL", Bad, "MSETS ends after TTL");
+    refuses("MSETS k v 0", Bad, "MSETS has no option \"k\"");
+    refuses("MSETS KEYS k v x", Bad, "a flag of MSETS is a decimal integer");
+    refuses("MSETS KEYS k v 2147483648", Bad, "from 0 to 2147483647");
+    refuses("MSETS KEYS '' v 0", Bad, "a key has at least 1 byte");
+    let long = "v".repeat(LIMITS.max_value + 1);
+    refuses(&format!("MSETS KEYS k {long} 0"), ErrorCode::TooBig, "a value of 101 bytes");
+}
+
+#[test]
+fn getex_has_one_option_and_delif_a_version() {
+    use ErrorCode::BadArgument as Bad;
+    let getex = |expiry| Command::GetTouch { key: K, expiry };
+    accepts("GETEX k ttl 5", &getex(Expiry::In(5)));
+    accepts("GETEX k TTL 0", &getex(Expiry::Never));
+    accepts("GETEX k AT 0", &getex(Expiry::At(0)));
+    for line in ["GETEX", "GETEX k"] {
+        refuses(line, Bad, "the form is GETEX key TTL milliseconds | AT unix-milliseconds | PERSIST");
+    }
+    refuses("GETEX k PERSIST TTL 5", Bad, "one of TTL, AT and PERSIST may be given only once");
+    refuses("GETEX k AT 5 TTL 5", Bad, "one of TTL, AT and PERSIST may be given only once");
+    refuses("GETEX k TTL", Bad, "GETEX ends after TTL");
+    refuses("GETEX k EX 5", Bad, "GETEX has no option \"EX\"");
+    for line in ["DELIF", "DELIF k", "DELIF k 1 2"] {
+        refuses(line, Bad, "the form is DELIF key version");
+    }
+    refuses("DELIF k -1", Bad, "the version of DELIF is a decimal integer");
+}
+
+#[test]
 fn scan_and_flush_have_options() {
     use ErrorCode::BadArgument as Bad;
     let scan = |cursor, prefix, count| Command::Scan { cursor, prefix, count };
@@ -164,7 +250,8 @@ fn a_wrong_number_of_arguments_names_the_form() {
         (&["EXISTS"], "EXISTS key [key ...]"),
         (&["MGET"], "MGET key [key ...]"),
         (&["MSET", "MSET k", "MSET k v l"], "MSET key value [key value ...]"),
-        (&["INCR", "INCR k 1 2"], "INCR key [delta]"),
+        (&["INCR"], "INCR key [delta] [XX | [INIT n] [FLAGS n]"),
+        (&["MGETS"], "MGETS key [key ...]"),
         (&["APPEND k", "APPEND k v w"], "APPEND key bytes"),
         (&["PREPEND k", "PREPEND k v w"], "PREPEND key bytes"),
         (&["TOUCH k", "TOUCH k 1 2"], "TOUCH key milliseconds"),
@@ -251,10 +338,14 @@ fn every_reply() {
         (Reply::Conflict(9), vec![b"CONFLICT", b"9"]),
         (Reply::Value { bytes: b"", version: 3, flags: PICKLED }, vec![b"OK", b"", b"3", b"2147483648"]),
         (Reply::Value { bytes: &large, version: 3, flags: 0 }, vec![b"OK", &large, b"3", b"0"]),
+        (
+            Reply::Entries(vec![None, Some(StoredValue { bytes: b"v", version: 3, flags: PICKLED | 1 })]),
+            vec![b"OK", b"0", b"", b"", b"", b"1", b"v", b"3", b"2147483649"],
+        ),
         (Reply::Values(vec![Some(b"v"), None, Some(b"")]), vec![b"OK", b"1", b"v", b"0", b"", b"1", b""]),
         (Reply::Page { cursor: 5, keys: vec![b"a", b"b"] }, vec![b"OK", b"5", b"a", b"b"]),
         (Reply::Stats(vec![("keys", "7".into())]), vec![b"OK", b"keys", b"7"]),
-        (Reply::Version, vec![b"OK", version.as_bytes(), b"1"]),
+        (Reply::Version, vec![b"OK", version.as_bytes(), b"2"]),
         (Reply::Error(ErrorCode::NotInteger, "why".into()), vec![b"ERR", b"NOTINT", b"why"]),
     ] {
         assert_eq!(encode(&reply), expected, "{reply:?}");

@@ -60,7 +60,7 @@ fn a_replay_in_progress_answers() {
         assert!(Instant::now() < deadline, "the replay never ends");
         assert_eq!(client.hear(), "OK PONG");
         let (get, set) = (client.hear(), client.hear());
-        assert_eq!(client.hear(), format!("OK {} 1", env!("CARGO_PKG_VERSION")));
+        assert_eq!(client.hear(), format!("OK {} 2", env!("CARGO_PKG_VERSION")));
         assert!(client.hear().starts_with("OK "), "STATS answers as ever");
         let told = packed_codec::replies(&client.recv().concat()).expect("a list of replies");
         let [Told::Pong, packed_get, Told::Version { .. }, Told::Stats(_)] = &told[..] else { panic!("{told:?}") };

@@ -76,6 +76,7 @@ mod abuse;
 mod bench;
 /// What `kvd check` tells.
 mod check;
+mod classes;
 /// The log stays small under overwrites, kills, limits and damage.
 mod compaction;
 /// Ten thousand connections, stolen identities, peers that send faster than the disk writes.

@@ -51,6 +51,8 @@ pub enum Operation {
     Increment(String, i64),
     Append(String, Vec<u8>),
     Touch(String),
+    /// GETEX with PERSIST.
+    GetTouch(String),
     Get(String),
     Flush(String),
 }
@@ -62,6 +64,11 @@ impl Operation {
             Operation::Set(key, value, Condition::Always) => vec![b"SET", key.as_bytes(), value],
             Operation::Set(key, value, Condition::Absent) => vec![b"SET", key.as_bytes(), value, b"NX"],
             Operation::Set(key, value, Condition::Present) => vec![b"SET", key.as_bytes(), value, b"XX"],
+            // Both are one group: those of an odd number of keys are sent as MSETS.
+            Operation::SetMany(pairs) if pairs.len() % 2 == 1 => {
+                let entries = pairs.iter().flat_map(|(key, value)| [key.as_bytes(), value, b"0"]);
+                [&b"MSETS"[..], b"KEYS"].into_iter().chain(entries).collect()
+            }
             Operation::SetMany(pairs) => {
                 let pairs = pairs.iter().flat_map(|(key, value)| [key.as_bytes(), value]);
                 std::iter::once(&b"MSET"[..]).chain(pairs).collect()
@@ -73,6 +80,7 @@ impl Operation {
             }
             Operation::Append(key, bytes) => vec![b"APPEND", key.as_bytes(), bytes],
             Operation::Touch(key) => vec![b"TOUCH", key.as_bytes(), b"0"],
+            Operation::GetTouch(key) => vec![b"GETEX", key.as_bytes(), b"PERSIST"],
             Operation::Get(key) => vec![b"GET", key.as_bytes()],
             Operation::Flush(prefix) => vec![b"FLUSH", b"PREFIX", prefix.as_bytes()],
         };
@@ -142,6 +150,13 @@ fn apply(state: &mut State, operation: &Operation) -> Answer {
             Some(entry) => {
                 entry.version = None;
                 Answer::Exactly("OK".to_owned())
+            }
+        },
+        Operation::GetTouch(key) => match state.get_mut(key) {
+            None => miss(),
+            Some(entry) => {
+                entry.version = None;
+                Answer::Value(entry.clone(), Some(key.clone()))
             }
         },
         Operation::Get(key) => {

@@ -5,7 +5,7 @@ use crate::daemon::{Client, Daemon, Launch, Store};
 use crate::packed_codec::{Told, message, replies};
 use crate::readme::{fenced, printed_by, text_of};
 use crate::small_disk::{FileSystem, SmallDisk};
-use kvd::command::{Command, Condition, End, Expiry, MAX_PACKED_COMMANDS, SetOptions};
+use kvd::command::{Absent, Command, Condition, End, Expiry, MAX_PACKED_COMMANDS, SetOptions};
 use kvd::mutation::{Key, PICKLED};
 use std::fs;
 use std::path::Path;
@@ -87,7 +87,7 @@ fn every_command() {
             Command::SetMany { pairs: vec![(key("a"), b"1"), (key("b"), b"")] },
             Command::GetMany { keys: vec![key("a"), key("none"), key("b"), key("k")] },
             Command::Exists { keys: vec![key("a"), key("a"), key("none")] },
-            Command::Increment { key: key("a"), delta: -43 },
+            Command::Increment { key: key("a"), delta: -43, absent: Absent::default() },
             Command::Extend { key: key("b"), bytes: b"yz", end: End::Back },
             Command::Extend { key: key("b"), bytes: b"x", end: End::Front },
             Command::Extend { key: key("none"), bytes: b"x", end: End::Front },
@@ -130,7 +130,7 @@ fn every_command() {
         Told::Number(2),
         Told::Done,
         Told::Number(12),
-        Told::Version { kvd: env!("CARGO_PKG_VERSION").into(), protocol: 1 },
+        Told::Version { kvd: env!("CARGO_PKG_VERSION").into(), protocol: 2 },
     ];
     assert_eq!(told, expected);
     assert_eq!(client.say("COUNT"), "OK 0");
@@ -159,7 +159,14 @@ fn each_command_sees_those_before_it_in_whatever_dialect() {
     let client = daemon.dealer();
     for n in 0..100 {
         let text = n.to_string();
-        send(&client, &message(&[set("k", &text), get("k"), Command::Increment { key: key("n"), delta: 1 }]));
+        send(
+            &client,
+            &message(&[
+                set("k", &text),
+                get("k"),
+                Command::Increment { key: key("n"), delta: 1, absent: Absent::default() },
+            ]),
+        );
         client.send_words("GET k");
         client.send_words("APPEND k !");
         send(&client, &message(&[get("k"), Command::Delete { keys: vec![key("k")] }, get("k")]));
@@ -235,7 +242,7 @@ fn a_bad_command_among_good_ones() {
             set("a", "1"),
             get(""),
             set("word", "v"),
-            Command::Increment { key: key("word"), delta: 1 },
+            Command::Increment { key: key("word"), delta: 1, absent: Absent::default() },
             set(&long, "v"),
             set("large", &large),
             Command::GetMany { keys: Vec::new() },
@@ -380,7 +387,7 @@ fn fill(client: &Client) -> Vec<[Told; 5]> {
                     set(&name, "41"),
                     set(&pad, &padding),
                     get("keep"),
-                    Command::Increment { key: key(&name), delta: 1 },
+                    Command::Increment { key: key(&name), delta: 1, absent: Absent::default() },
                 ]),
             );
         }

@@ -3,8 +3,8 @@
 
 use crate::packed_codec::{Told, message, replies};
 use kvd::command::{
-    COUNT_WEIGHT, Command, Condition, DEFAULT_SCAN_COUNT, End, ErrorCode, Expiry, Limits, MAX_BODY_FRAMES, MAX_KEY,
-    MAX_PACKED_COMMANDS, MAX_SCAN_COUNT, Reply, SCAN_WEIGHT, SetOptions,
+    Absent, COUNT_WEIGHT, Command, Condition, DEFAULT_SCAN_COUNT, End, ErrorCode, Expiry, Limits, MAX_BODY_FRAMES,
+    MAX_KEY, MAX_PACKED_COMMANDS, MAX_SCAN_COUNT, NewCounter, NewEntry, Reply, SCAN_WEIGHT, SetOptions, StoredValue,
 };
 use kvd::mutation::{Key, PICKLED};
 use kvd::wire::{WireError, packed};
@@ -61,12 +61,12 @@ fn every_command() {
     golden(&[4, 1, 1, b'k'], &Command::Exists { keys: vec![K] });
     golden(&[5, 2, 1, b'k', 1, b'k'], &Command::GetMany { keys: vec![K, K] });
     golden(&[6, 2, 1, b'k', 1, b'v', 1, b'l', 0], &Command::SetMany { pairs: vec![(K, b"v"), (L, b"")] });
-    golden(&[7, 1, b'k', 0], &Command::Increment { key: K, delta: 0 });
-    golden(&[7, 1, b'k', 1], &Command::Increment { key: K, delta: -1 });
-    golden(&[7, 1, b'k', 2], &Command::Increment { key: K, delta: 1 });
+    golden(&[7, 1, b'k', 0], &Command::Increment { key: K, delta: 0, absent: Absent::default() });
+    golden(&[7, 1, b'k', 1], &Command::Increment { key: K, delta: -1, absent: Absent::default() });
+    golden(&[7, 1, b'k', 2], &Command::Increment { key: K, delta: 1, absent: Absent::default() });
     golden(
         &[7, 1, b'k', 253, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
-        &Command::Increment { key: K, delta: i64::MIN },
+        &Command::Increment { key: K, delta: i64::MIN, absent: Absent::default() },
     );
     golden(&[8, 1, b'k', 2, b'x', b'y'], &Command::Extend { key: K, bytes: b"xy", end: End::Back });
     golden(&[9, 1, b'k', 0], &Command::Extend { key: K, bytes: b"", end: End::Front });
@@ -84,6 +84,33 @@ fn every_command() {
     golden(&[17], &Command::Compact);
     golden(&[18], &Command::Stats);
     golden(&[19], &Command::Version);
+    golden(&[20, 2, 1, b'k', 1, b'l'], &Command::GetEntries { keys: vec![K, L] });
+    let entries = vec![NewEntry { key: K, value: b"v", flags: 0 }, NewEntry { key: L, value: b"", flags: PICKLED | 7 }];
+    golden(
+        &[21, 0, 2, 1, b'k', 1, b'v', 0, 1, b'l', 0, 252, 7, 0, 0, 0x80],
+        &Command::SetEntries { entries: entries.clone(), expiry: Expiry::Never },
+    );
+    golden(
+        &[21, 1, 250, 1, 1, b'k', 1, b'v', 0],
+        &Command::SetEntries { entries: entries[..1].to_vec(), expiry: Expiry::In(250) },
+    );
+    golden(
+        &[21, 2, 251, 0, 1, 1, 1, b'k', 1, b'v', 0],
+        &Command::SetEntries { entries: entries[..1].to_vec(), expiry: Expiry::At(256) },
+    );
+    golden(&[22, 1, b'k', 251, 0, 1], &Command::DeleteIf { key: K, version: 256 });
+    golden(&[23, 1, b'k', 1, 0], &Command::Increment { key: K, delta: -1, absent: Absent::Miss });
+    let counter = |initial, expiry, flags| Command::Increment {
+        key: K,
+        delta: 2,
+        absent: Absent::Make(NewCounter { initial, expiry, flags }),
+    };
+    golden(&[23, 1, b'k', 4, 1, 3, 0, 0], &counter(-2, Expiry::Never, 0));
+    golden(&[23, 1, b'k', 4, 1, 0, 1, 60, 9], &counter(0, Expiry::In(60), 9));
+    golden(&[23, 1, b'k', 4, 1, 0, 2, 7, 252, 0xff, 0xff, 0xff, 0x7f], &counter(0, Expiry::At(7), PICKLED - 1));
+    golden(&[24, 1, b'k', 0], &Command::GetTouch { key: K, expiry: Expiry::Never });
+    golden(&[24, 1, b'k', 1, 9], &Command::GetTouch { key: K, expiry: Expiry::In(9) });
+    golden(&[24, 1, b'k', 2, 9], &Command::GetTouch { key: K, expiry: Expiry::At(9) });
 }
 
 #[test]
@@ -123,7 +150,7 @@ fn bytes_that_are_no_list_are_refused_as_a_whole() {
     refused(&[0x01, 255], BadArgument, &["number of commands"]);
     refused(&[0x01, 1], BadArgument, &["command 1 of 1", "byte 2", "cut short"]);
     refused(&[0x01, 2, 0], BadArgument, &["command 2 of 2", "byte 3", "cut short"]);
-    refused(&[0x01, 2, 0, 20], BadCommand, &["command 2 of 2", "byte 3", "index 20"]);
+    refused(&[0x01, 2, 0, 25], BadCommand, &["command 2 of 2", "byte 3", "index 25"]);
     refused(&[0x01, 1, 252, 0, 0, 0, 1], BadCommand, &["index 16777216"]);
     refused(&[0x01, 1, 1, 9, b'k'], BadArgument, &["command 1 of 1", "cut short"]);
     refused(&[0x01, 1, 1, 253, 255, 255, 255, 255, 255, 255, 255, 255], BadArgument, &["cut short"]);
@@ -182,6 +209,8 @@ fn a_command_that_may_not_be_costs_only_itself() {
     let empty = Key::bytes(b"");
     let options = SetOptions::default();
     let late = SetOptions { expiry: Expiry::At(1 << 63), ..options };
+    let entry = |value| NewEntry { key: K, value, flags: 0 };
+    let pickled = Absent::Make(NewCounter { flags: PICKLED, ..NewCounter::default() });
     let wrong = [
         (Command::Get { key: empty }, ErrorCode::BadArgument),
         (Command::Get { key }, ErrorCode::TooBig),
@@ -193,6 +222,13 @@ fn a_command_that_may_not_be_costs_only_itself() {
         (Command::SetMany { pairs: Vec::new() }, ErrorCode::BadArgument),
         (Command::Delete { keys: vec![K, empty] }, ErrorCode::BadArgument),
         (Command::SetMany { pairs: vec![(K, b""), (L, &large)] }, ErrorCode::TooBig),
+        (Command::GetEntries { keys: Vec::new() }, ErrorCode::BadArgument),
+        (Command::SetEntries { entries: Vec::new(), expiry: Expiry::Never }, ErrorCode::BadArgument),
+        (Command::SetEntries { entries: vec![entry(&large)], expiry: Expiry::Never }, ErrorCode::TooBig),
+        (Command::SetEntries { entries: vec![entry(b"")], expiry: Expiry::At(u64::MAX) }, ErrorCode::BadArgument),
+        (Command::DeleteIf { key: empty, version: 1 }, ErrorCode::BadArgument),
+        (Command::Increment { key: K, delta: 1, absent: pickled }, ErrorCode::BadArgument),
+        (Command::GetTouch { key: K, expiry: Expiry::In(u64::MAX) }, ErrorCode::BadArgument),
         (Command::Scan { cursor: 0, prefix: &long, count: 1 }, ErrorCode::TooBig),
         (Command::Flush { prefix: Some(&long) }, ErrorCode::TooBig),
     ];
@@ -218,7 +254,7 @@ fn a_command_that_may_not_be_costs_only_itself() {
 fn every_reply() {
     let text = |text: &str| text.to_owned();
     let kvd = env!("CARGO_PKG_VERSION");
-    let version = [&[11, kvd.len() as u8], kvd.as_bytes(), &[1]].concat();
+    let version = [&[11, kvd.len() as u8], kvd.as_bytes(), &[2]].concat();
     let figures = vec![("keys", text("7")), ("up", text(""))];
     let told_figures = vec![(text("keys"), text("7")), (text("up"), text(""))];
     let cases: Vec<(Reply<'_>, &[u8], Told)> = vec![
@@ -249,11 +285,16 @@ fn every_reply() {
         ),
         (Reply::Page { cursor: 0, keys: Vec::new() }, &[9, 0, 0], Told::Page { cursor: 0, keys: Vec::new() }),
         (Reply::Stats(figures), b"\x0a\x02\x04keys\x017\x02up\x00", Told::Stats(told_figures)),
-        (Reply::Version, &version, Told::Version { kvd: text(kvd), protocol: 1 }),
+        (Reply::Version, &version, Told::Version { kvd: text(kvd), protocol: 2 }),
         (
             Reply::Error(ErrorCode::NoSpace, "full".into()),
             b"\x0c\x07NOSPACE\x04full",
             Told::Error { code: text("NOSPACE"), message: text("full") },
+        ),
+        (
+            Reply::Entries(vec![None, Some(StoredValue { bytes: b"v", version: 300, flags: PICKLED | 1 })]),
+            &[13, 2, 0, 1, 1, b'v', 251, 0x2c, 1, 252, 1, 0, 0, 0x80],
+            Told::Entries(vec![None, Some((b"v".to_vec(), 300, PICKLED | 1))]),
         ),
     ];
     let mut list = Vec::new();
@@ -282,7 +323,7 @@ fn everything() -> Vec<u8> {
         Command::Exists { keys: vec![K] },
         Command::GetMany { keys: vec![K, L, K] },
         Command::SetMany { pairs: vec![(K, b"v"), (L, b"")] },
-        Command::Increment { key: K, delta: i64::MIN },
+        Command::Increment { key: K, delta: i64::MIN, absent: Absent::default() },
         Command::Extend { key: K, bytes: b"xy", end: End::Back },
         Command::Extend { key: K, bytes: b"xy", end: End::Front },
         Command::Touch { key: K, expiry: Expiry::In(1) },
@@ -296,6 +337,16 @@ fn everything() -> Vec<u8> {
         Command::Compact,
         Command::Stats,
         Command::Version,
+        Command::GetEntries { keys: vec![K, L] },
+        Command::SetEntries { entries: vec![NewEntry { key: K, value: b"v", flags: 300 }], expiry: Expiry::At(300) },
+        Command::DeleteIf { key: K, version: 70_000 },
+        Command::Increment { key: K, delta: 1, absent: Absent::Miss },
+        Command::Increment {
+            key: K,
+            delta: 1,
+            absent: Absent::Make(NewCounter { initial: i64::MIN, expiry: Expiry::In(300), flags: 300 }),
+        },
+        Command::GetTouch { key: K, expiry: Expiry::In(300) },
     ])
 }
 
@@ -336,11 +387,11 @@ fn command<'a>(kind: u8, key: &'a [u8], value: &'a [u8], numbers: (u64, u64, u32
     let name = Key::bytes(key);
     let times = first >> 1;
     let keys = || repeat_n(name, 1 + second as usize % 5).collect();
+    let expiry = [Expiry::Never, Expiry::In(times.max(1)), Expiry::At(times)][second as usize % 3];
     match kind {
         0 => Command::Ping,
         1 => Command::Get { key: name },
         2 => {
-            let expiry = [Expiry::Never, Expiry::In(times.max(1)), Expiry::At(times)][second as usize % 3];
             let condition = [Condition::Always, Condition::Absent, Condition::Present, Condition::Version(second)];
             let options = SetOptions { expiry, condition: condition[first as usize % 4], flags };
             Command::Set { key: name, value: value.into(), options }
@@ -349,7 +400,7 @@ fn command<'a>(kind: u8, key: &'a [u8], value: &'a [u8], numbers: (u64, u64, u32
         4 => Command::Exists { keys: keys() },
         5 => Command::GetMany { keys: keys() },
         6 => Command::SetMany { pairs: repeat_n((name, value), 1 + second as usize % 5).collect() },
-        7 => Command::Increment { key: name, delta: first.cast_signed() },
+        7 => Command::Increment { key: name, delta: first.cast_signed(), absent: Absent::default() },
         8 => Command::Extend { key: name, bytes: value, end: End::Back },
         9 => Command::Extend { key: name, bytes: value, end: End::Front },
         10 => Command::Touch { key: name, expiry: if times == 0 { Expiry::Never } else { Expiry::In(times) } },
@@ -361,7 +412,19 @@ fn command<'a>(kind: u8, key: &'a [u8], value: &'a [u8], numbers: (u64, u64, u32
         16 => Command::Sync,
         17 => Command::Compact,
         18 => Command::Stats,
-        _ => Command::Version,
+        19 => Command::Version,
+        20 => Command::GetEntries { keys: keys() },
+        21 => Command::SetEntries {
+            entries: repeat_n(NewEntry { key: name, value, flags }, 1 + second as usize % 5).collect(),
+            expiry,
+        },
+        22 => Command::DeleteIf { key: name, version: first },
+        23 if second % 3 == 0 => Command::Increment { key: name, delta: first.cast_signed(), absent: Absent::Miss },
+        23 => {
+            let absent = NewCounter { initial: second.cast_signed(), expiry, flags: flags & !PICKLED };
+            Command::Increment { key: name, delta: first.cast_signed(), absent: Absent::Make(absent) }
+        }
+        _ => Command::GetTouch { key: name, expiry },
     }
 }
 
@@ -371,7 +434,7 @@ proptest! {
     #[test]
     fn a_list_comes_back_as_it_was_spelled(
         parts in prop::collection::vec((
-            0..20_u8,
+            0..25_u8,
             prop::collection::vec(any::<u8>(), 1..300),
             prop::collection::vec(any::<u8>(), 0..100),
             (any::<u64>(), prop_oneof![any::<u64>(), 0..300_u64], any::<u32>()),

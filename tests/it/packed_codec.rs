@@ -1,7 +1,8 @@
 //! The packed dialect from the client's side, byte by byte as `docs/protocol.md` has it: commands to bytes, bytes to what
 //! was told. Shares nothing with the server's half, so that each proves the other.
 
-use kvd::command::{Command, Condition, End, Expiry};
+use kvd::command::{Absent, Command, Condition, End, Expiry};
+use kvd::mutation::Key;
 
 /// What a reply tells, owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,7 @@ pub enum Told {
     Page { cursor: u64, keys: Vec<Vec<u8>> },
     Stats(Vec<(String, String)>),
     Version { kvd: String, protocol: u32 },
+    Entries(Vec<Option<(Vec<u8>, u64, u32)>>),
     Error { code: String, message: String },
 }
 
@@ -65,17 +67,7 @@ fn spell(command: &Command<'_>, into: &mut Vec<u8>) {
         Command::Set { key, value, options } => {
             keyed(2, key.bytes, into);
             blob(&value.to_vec(), into);
-            match options.expiry {
-                Expiry::Never => into.push(0),
-                Expiry::In(milliseconds) => {
-                    into.push(1);
-                    number(milliseconds, into);
-                }
-                Expiry::At(at) => {
-                    into.push(2);
-                    number(at, into);
-                }
-            }
+            expires(options.expiry, into);
             match options.condition {
                 Condition::Always => into.push(0),
                 Condition::Absent => into.push(1),
@@ -87,17 +79,10 @@ fn spell(command: &Command<'_>, into: &mut Vec<u8>) {
             }
             number(options.flags.into(), into);
         }
-        Command::Delete { keys } | Command::Exists { keys } | Command::GetMany { keys } => {
-            into.push(match command {
-                Command::Delete { .. } => 3,
-                Command::Exists { .. } => 4,
-                _ => 5,
-            });
-            number(keys.len() as u64, into);
-            for key in keys {
-                blob(key.bytes, into);
-            }
-        }
+        Command::Delete { keys } => listed(3, keys, into),
+        Command::Exists { keys } => listed(4, keys, into),
+        Command::GetMany { keys } => listed(5, keys, into),
+        Command::GetEntries { keys } => listed(20, keys, into),
         Command::SetMany { pairs } => {
             into.push(6);
             number(pairs.len() as u64, into);
@@ -106,9 +91,9 @@ fn spell(command: &Command<'_>, into: &mut Vec<u8>) {
                 blob(value, into);
             }
         }
-        Command::Increment { key, delta } => {
+        Command::Increment { key, delta, absent } if *absent == Absent::default() => {
             keyed(7, key.bytes, into);
-            number((delta.cast_unsigned() << 1) ^ (delta >> 63).cast_unsigned(), into);
+            signed(*delta, into);
         }
         Command::Extend { key, bytes, end } => {
             keyed(if *end == End::Back { 8 } else { 9 }, key.bytes, into);
@@ -138,6 +123,67 @@ fn spell(command: &Command<'_>, into: &mut Vec<u8>) {
         Command::Compact => into.push(17),
         Command::Stats => into.push(18),
         Command::Version => into.push(19),
+        Command::SetEntries { entries, expiry } => {
+            into.push(21);
+            expires(*expiry, into);
+            number(entries.len() as u64, into);
+            for entry in entries {
+                blob(entry.key.bytes, into);
+                blob(entry.value, into);
+                number(entry.flags.into(), into);
+            }
+        }
+        Command::DeleteIf { key, version } => {
+            keyed(22, key.bytes, into);
+            number(*version, into);
+        }
+        Command::Increment { key, delta, absent } => {
+            keyed(23, key.bytes, into);
+            signed(*delta, into);
+            made(absent, into);
+        }
+        Command::GetTouch { key, expiry } => {
+            keyed(24, key.bytes, into);
+            expires(*expiry, into);
+        }
+    }
+}
+
+fn listed(index: u8, keys: &[Key<'_>], into: &mut Vec<u8>) {
+    into.push(index);
+    number(keys.len() as u64, into);
+    for key in keys {
+        blob(key.bytes, into);
+    }
+}
+
+fn made(absent: &Absent, into: &mut Vec<u8>) {
+    match absent {
+        Absent::Miss => into.push(0),
+        Absent::Make(counter) => {
+            into.push(1);
+            signed(counter.initial, into);
+            expires(counter.expiry, into);
+            number(counter.flags.into(), into);
+        }
+    }
+}
+
+fn signed(value: i64, into: &mut Vec<u8>) {
+    number((value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned(), into);
+}
+
+fn expires(expiry: Expiry, into: &mut Vec<u8>) {
+    match expiry {
+        Expiry::Never => into.push(0),
+        Expiry::In(milliseconds) => {
+            into.push(1);
+            number(milliseconds, into);
+        }
+        Expiry::At(at) => {
+            into.push(2);
+            number(at, into);
+        }
     }
 }
 
@@ -211,6 +257,11 @@ impl Reader<'_> {
             10 => Told::Stats(self.list(|reader| Some((reader.text()?, reader.text()?)))?),
             11 => Told::Version { kvd: self.text()?, protocol: self.short()? },
             12 => Told::Error { code: self.text()?, message: self.text()? },
+            13 => Told::Entries(self.list(|reader| match reader.take()? {
+                [0] => Some(None),
+                [1] => Some(Some((reader.blob()?, reader.number()?, reader.short()?))),
+                _ => None,
+            })?),
             _ => return None,
         })
     }

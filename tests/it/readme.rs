@@ -148,3 +148,41 @@ fn promises_name_tests_that_exist() {
     assert!(named > 40, "only {named} tests are named");
     assert!(missing.is_empty(), "no such tests: {missing:#?}");
 }
+
+/// Whether a reply is the one that an example tells: of an error the code, and the message where it is told.
+fn is_as_told(told: &str, reply: &[Vec<u8>]) -> bool {
+    let words: Vec<String> = reply.iter().map(|frame| String::from_utf8_lossy(frame).into_owned()).collect();
+    let spelled = |words: &[String]| {
+        words.iter().map(|word| if word.is_empty() { "''" } else { word }).collect::<Vec<_>>().join(" ")
+    };
+    match &words[..] {
+        [err, code, message] if err == "ERR" => {
+            told == format!("ERR {code}") || told == format!("ERR {code} {message}")
+        }
+        words => told == spelled(words),
+    }
+}
+
+#[test]
+fn the_examples_of_the_protocol_are_answered_as_it_says() {
+    let page = text_of("docs/protocol.md");
+    let mut played = 0;
+    for block in fenced(&page, "text").iter().filter(|block| block.contains(" -> ")) {
+        let store = Store::new();
+        let daemon = store.start();
+        let client = daemon.client();
+        for line in block.lines() {
+            let (request, rest) = line.split_once(" -> ").unwrap_or_else(|| panic!("no example: {line}"));
+            let told = rest.split("  ").next().unwrap_or_default();
+            let frames: Vec<&[u8]> =
+                request.split_whitespace().map(|word| if word == "''" { &b""[..] } else { word.as_bytes() }).collect();
+            let reply = client.call(&frames);
+            // Where a page ends is another number in every store.
+            if frames[0] != b"SCAN" {
+                assert!(is_as_told(told, &reply), "{line}\nbut it is {reply:?}");
+                played += 1;
+            }
+        }
+    }
+    assert!(played > 30, "{played}");
+}

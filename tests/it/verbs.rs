@@ -394,7 +394,7 @@ fn about_the_daemon() {
     let store = Store::new();
     let daemon = store.start();
     let client = daemon.client();
-    assert_eq!(client.say("VERSION"), format!("OK {} 1", env!("CARGO_PKG_VERSION")));
+    assert_eq!(client.say("VERSION"), format!("OK {} 2", env!("CARGO_PKG_VERSION")));
     let version = number(&client.say("SET k v"));
     assert!(number(&client.say("SYNC")) >= version);
     assert_eq!(client.say("COMPACT"), "OK");
@@ -645,4 +645,64 @@ fn ten_thousand_frames_in_a_message() {
     let endless = vec![&b"GET"[..]; 200_000];
     assert_eq!(client.call(&endless)[0], b"ERR");
     assert_eq!(client.say("PING"), "OK PONG");
+}
+
+#[test]
+fn hits_and_misses_are_those_of_verbs_that_want_a_value() {
+    let store = Store::new();
+    let daemon = store.start();
+    let client = daemon.client();
+    let figure = |name: &str| -> u64 {
+        let stats = client.call(&[b"STATS"]);
+        let at = stats.iter().position(|frame| frame == name.as_bytes()).unwrap_or_else(|| panic!("no {name}"));
+        String::from_utf8_lossy(&stats[at + 1]).parse().expect("a number")
+    };
+    let figures = || (figure("get_hits"), figure("get_misses"));
+    client.say("MSET a 1 b 2 n 3");
+    assert_eq!(figures(), (0, 0));
+    for (line, counted) in [
+        ("GET a", (1, 0)),
+        ("GET x", (0, 1)),
+        ("MGET a x b", (2, 1)),
+        ("MGETS a x x", (1, 2)),
+        ("GETEX a PERSIST", (1, 0)),
+        ("GETEX x TTL 5", (0, 1)),
+        ("GETDEL b", (1, 0)),
+        ("GETDEL b", (0, 1)),
+        ("EXISTS a x", (0, 0)),
+        ("TTL a", (0, 0)),
+        ("TOUCH x 5", (0, 0)),
+        ("SET a 2 XX", (0, 0)),
+        ("INCR n", (0, 0)),
+        ("APPEND x 2", (0, 0)),
+        ("DELIF a 1", (0, 0)),
+        ("SCAN 0", (0, 0)),
+    ] {
+        let before = figures();
+        client.say(line);
+        let after = figures();
+        assert_eq!((after.0 - before.0, after.1 - before.1), counted, "{line}");
+    }
+    let before = figures();
+    let pickled = daemon.client();
+    pickled.call(&[b"(Vget\nVa\nNt."]);
+    pickled.call(&[b"(Vget\nVx\nNt."]);
+    assert_eq!(figures(), (before.0 + 1, before.1 + 1));
+}
+
+#[test]
+fn msets_is_all_or_nothing_across_a_crash_and_at_the_memory_limit() {
+    let store = Store::new();
+    let daemon = store.start();
+    let client = daemon.client();
+    assert_eq!(client.say("MSETS TTL 600000 KEYS a 1 3 KEYS 2 0"), "OK 2");
+    daemon.kill();
+    let daemon = store.launch().option("--max-memory", "1MiB").option("--eviction", "none").start();
+    let client = daemon.client();
+    assert_eq!(client.say("MGETS a KEYS"), "OK 1 1 1 3 1 2 2 0");
+    assert!(number(&client.say("TTL a")) > 0, "one deadline for all");
+    let large = vec![b'v'; 600 * 1024];
+    let refused = client.call(&[b"MSETS", b"KEYS", b"a", &large, b"0", b"b", &large, b"0"]);
+    assert_eq!(refused[1], b"NOMEM", "{}", words(&refused));
+    assert_eq!(client.say("MGETS a b"), "OK 1 1 1 3 0   ");
 }

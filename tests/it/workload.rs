@@ -232,7 +232,8 @@ impl Worker<'_> {
             66..70 => Operation::GetDelete(key),
             70..80 => Operation::Increment(own_counter(writer), self.random.below(7).cast_signed() as i64 - 3),
             80..85 => Operation::Append(key, self.value()),
-            85..88 => Operation::Touch(key),
+            85..87 => Operation::Touch(key),
+            87..88 => Operation::GetTouch(key),
             88..89 => Operation::Flush(format!("w{writer}:")),
             _ => Operation::Get(key),
         }

@@ -3,8 +3,11 @@
 //! Knows how many frames a verb takes and in which order; what a single frame may be is for `arguments` to say. Keys and
 //! values are borrowed, never copied.
 
-use super::arguments::{Options, number, once, quote, set_options, signed, time_to_live};
-use crate::command::{Command, DEFAULT_SCAN_COUNT, End, ErrorCode, Limits, MAX_BODY_FRAMES, MAX_SCAN_COUNT};
+use super::arguments::{flags, number, quote, signed, time_to_live};
+use super::options::{self, Options, once};
+use crate::command::{
+    Absent, Command, DEFAULT_SCAN_COUNT, End, ErrorCode, Limits, MAX_BODY_FRAMES, MAX_SCAN_COUNT, NewEntry,
+};
 use crate::mutation::Key;
 use crate::wire::WireError;
 use crate::wire::bounds::{bad, key, prefix, value};
@@ -12,6 +15,9 @@ use std::ops::Deref;
 
 const SET: &str = "SET key value [TTL milliseconds | AT unix-milliseconds] [NX | XX | IF version] [FLAGS n] [PICKLED]";
 const MSET: &str = "MSET key value [key value ...]";
+const MSETS: &str = "MSETS [TTL milliseconds | AT unix-milliseconds] KEYS key value flags [key value flags ...]";
+const INCR: &str = "INCR key [delta] [XX | [INIT n] [FLAGS n] [TTL milliseconds | AT unix-milliseconds]]";
+const GETEX: &str = "GETEX key TTL milliseconds | AT unix-milliseconds | PERSIST";
 /// Longest verb, in bytes.
 const LONGEST_VERB: usize = 7;
 
@@ -46,6 +52,8 @@ pub fn decode<'a>(body: &'a [impl Deref<Target = [u8]>], limits: &Limits) -> Res
         b"DEL" => Ok(Command::Delete { keys: keys(arguments, "DEL key [key ...]")? }),
         b"EXISTS" => Ok(Command::Exists { keys: keys(arguments, "EXISTS key [key ...]")? }),
         b"MGET" => Ok(Command::GetMany { keys: keys(arguments, "MGET key [key ...]")? }),
+        b"MGETS" => Ok(Command::GetEntries { keys: keys(arguments, "MGETS key [key ...]")? }),
+        b"MSETS" => set_entries(arguments, *limits),
         b"MSET" => set_many(arguments, *limits),
         b"INCR" => increment(arguments),
         b"APPEND" => extend(arguments, End::Back, "APPEND key bytes", *limits),
@@ -53,6 +61,8 @@ pub fn decode<'a>(body: &'a [impl Deref<Target = [u8]>], limits: &Limits) -> Res
         b"TOUCH" => touch(arguments),
         b"TTL" => Ok(Command::TimeToLive { key: only_key(arguments, "TTL key")? }),
         b"GETDEL" => Ok(Command::GetDelete { key: only_key(arguments, "GETDEL key")? }),
+        b"GETEX" => get_touch(arguments),
+        b"DELIF" => delete_if(arguments),
         b"SCAN" => scan(arguments),
         b"FLUSH" => flush(arguments),
         b"COUNT" => alone(arguments, Command::Count, "COUNT"),
@@ -94,9 +104,11 @@ fn keys<'a>(arguments: &'a [impl Deref<Target = [u8]>], of: &'static str) -> Res
 
 fn set(arguments: &[impl Deref<Target = [u8]>], limits: Limits) -> Result<Command<'_>, WireError> {
     match arguments {
-        [name, bytes, options @ ..] => {
-            Ok(Command::Set { key: key(name)?, value: value(bytes, limits)?.into(), options: set_options(options)? })
-        }
+        [name, bytes, options @ ..] => Ok(Command::Set {
+            key: key(name)?,
+            value: value(bytes, limits)?.into(),
+            options: options::of_set(options)?,
+        }),
         _ => Err(form(SET)),
     }
 }
@@ -110,11 +122,49 @@ fn set_many(arguments: &[impl Deref<Target = [u8]>], limits: Limits) -> Result<C
     if pairs.is_empty() { Err(form(MSET)) } else { Ok(Command::SetMany { pairs }) }
 }
 
+fn set_entries(arguments: &[impl Deref<Target = [u8]>], limits: Limits) -> Result<Command<'_>, WireError> {
+    let Some((expiry, listed)) = options::of_set_entries(arguments)? else { return Err(form(MSETS)) };
+    let mut entries = Vec::with_capacity(listed.len() / 3);
+    for entry in listed.chunks(3) {
+        let [name, bytes, bits] = entry else { return Err(form(MSETS)) };
+        entries.push(NewEntry {
+            key: key(name)?,
+            value: value(bytes, limits)?,
+            flags: flags("a flag of MSETS", bits)?,
+        });
+    }
+    if entries.is_empty() { Err(form(MSETS)) } else { Ok(Command::SetEntries { entries, expiry }) }
+}
+
+/// The delta is told from an option by its first byte: no option begins like a number.
 fn increment(arguments: &[impl Deref<Target = [u8]>]) -> Result<Command<'_>, WireError> {
+    let Some((name, rest)) = arguments.split_first() else { return Err(form(INCR)) };
+    let key = key(name)?;
+    let (delta, options) = match rest {
+        [first, options @ ..] if !first.first().is_some_and(u8::is_ascii_alphabetic) => {
+            (signed("the delta of INCR", first)?, options)
+        }
+        options => (1, options),
+    };
+    let absent = if options.is_empty() { Absent::default() } else { options::of_increment(options)? };
+    Ok(Command::Increment { key, delta, absent })
+}
+
+fn get_touch(arguments: &[impl Deref<Target = [u8]>]) -> Result<Command<'_>, WireError> {
+    let Some((name, options)) = arguments.split_first() else { return Err(form(GETEX)) };
+    let key = key(name)?;
+    match options::of_get_touch(options)? {
+        Some(expiry) => Ok(Command::GetTouch { key, expiry }),
+        None => Err(form(GETEX)),
+    }
+}
+
+fn delete_if(arguments: &[impl Deref<Target = [u8]>]) -> Result<Command<'_>, WireError> {
     match arguments {
-        [name] => Ok(Command::Increment { key: key(name)?, delta: 1 }),
-        [name, delta] => Ok(Command::Increment { key: key(name)?, delta: signed("the delta of INCR", delta)? }),
-        _ => Err(form("INCR key [delta]")),
+        [name, version] => {
+            Ok(Command::DeleteIf { key: key(name)?, version: number("the version of DELIF", version, u64::MAX)? })
+        }
+        _ => Err(form("DELIF key version")),
     }
 }
 

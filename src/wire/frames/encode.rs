@@ -2,7 +2,7 @@
 //!
 //! Knows no command: a reply says by itself how it is spelled. Values and keys are copied here, once.
 
-use crate::command::{PROTOCOL_VERSION, Reply};
+use crate::command::{PROTOCOL_VERSION, Reply, StoredValue};
 use crate::wire::ReplyFrames;
 
 /// Appends the frames of a reply: a status, and what belongs to it.
@@ -26,6 +26,7 @@ pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
         | Reply::Number(_)
         | Reply::Value { .. }
         | Reply::Values(_)
+        | Reply::Entries(_)
         | Reply::Page { .. }
         | Reply::Stats(_)
         | Reply::Version => b"OK",
@@ -45,6 +46,19 @@ pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
             for value in values {
                 into.push(if value.is_some() { b"1" } else { b"0" });
                 into.push(value.unwrap_or_default());
+            }
+        }
+        Reply::Entries(entries) => {
+            for entry in entries {
+                let Some(StoredValue { bytes, version, flags }) = entry else {
+                    into.push(b"0");
+                    (0..3).for_each(|_| into.push(b""));
+                    continue;
+                };
+                into.push(b"1");
+                into.push(bytes);
+                into.push_number(*version);
+                into.push_number(*flags);
             }
         }
         Reply::Page { cursor, keys } => {

@@ -10,6 +10,7 @@
 mod arguments;
 mod decode;
 mod encode;
+mod options;
 
 pub use decode::decode;
 pub use encode::encode;

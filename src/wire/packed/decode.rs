@@ -6,10 +6,10 @@
 use super::request::{self, KINDS, LookedOver, Request, Whole};
 use super::{CONFIG, MARK};
 use crate::command::{
-    COUNT_WEIGHT, Command, Condition, DEFAULT_SCAN_COUNT, End, ErrorCode, Expiry, Limits, MAX_PACKED_COMMANDS,
-    MAX_PACKED_WEIGHT, MAX_SCAN_COUNT, SCAN_WEIGHT, SetOptions,
+    Absent, COUNT_WEIGHT, Command, Condition, DEFAULT_SCAN_COUNT, End, ErrorCode, Expiry, Limits, MAX_PACKED_COMMANDS,
+    MAX_PACKED_WEIGHT, MAX_SCAN_COUNT, NewCounter, NewEntry, SCAN_WEIGHT, SetOptions,
 };
-use crate::mutation::Key;
+use crate::mutation::{Key, PICKLED};
 use crate::wire::WireError;
 use crate::wire::bounds::{LAST_MILLISECOND, bad, key, prefix, value};
 use bincode::error::DecodeError;
@@ -136,7 +136,9 @@ fn command(request: Whole<'_>, limits: Limits) -> Result<Command<'_>, WireError>
         Request::Exists { keys } => Command::Exists { keys: key_list(&keys)? },
         Request::GetMany { keys } => Command::GetMany { keys: key_list(&keys)? },
         Request::SetMany { pairs } => Command::SetMany { pairs: pair_list(&pairs, limits)? },
-        Request::Increment { key: name, delta } => Command::Increment { key: key(name)?, delta },
+        Request::Increment { key: name, delta } => {
+            Command::Increment { key: key(name)?, delta, absent: Absent::default() }
+        }
         Request::Append { key: name, bytes } => {
             Command::Extend { key: key(name)?, bytes: value(bytes, limits)?, end: End::Back }
         }
@@ -159,6 +161,15 @@ fn command(request: Whole<'_>, limits: Limits) -> Result<Command<'_>, WireError>
         Request::Compact => Command::Compact,
         Request::Stats => Command::Stats,
         Request::Version => Command::Version,
+        Request::GetEntries { keys } => Command::GetEntries { keys: key_list(&keys)? },
+        Request::SetEntries { expiry, entries } => {
+            Command::SetEntries { expiry: expires(expiry)?, entries: entry_list(&entries, limits)? }
+        }
+        Request::DeleteIf { key: name, version } => Command::DeleteIf { key: key(name)?, version },
+        Request::IncrementOr { key: name, delta, absent: otherwise } => {
+            Command::Increment { key: key(name)?, delta, absent: absent(otherwise)? }
+        }
+        Request::GetTouch { key: name, expiry } => Command::GetTouch { key: key(name)?, expiry: expires(expiry)? },
     })
 }
 
@@ -169,11 +180,34 @@ fn key_list<'a>(keys: &[&'a Bytes]) -> Result<Vec<Key<'a>>, WireError> {
     keys.iter().map(|bytes| key(bytes)).collect()
 }
 
-fn pair_list<'a>(pairs: &[(&'a Bytes, &'a Bytes)], limits: Limits) -> Result<Vec<(Key<'a>, &'a [u8])>, WireError> {
+fn pair_list<'a>(pairs: &[request::Pair<'a>], limits: Limits) -> Result<Vec<(Key<'a>, &'a [u8])>, WireError> {
     if pairs.is_empty() {
         return Err(bad("a list of keys and values has at least 1 pair"));
     }
     pairs.iter().map(|(name, bytes)| Ok((key(name)?, value(bytes, limits)?))).collect()
+}
+
+fn entry_list<'a>(entries: &[request::Entry<'a>], limits: Limits) -> Result<Vec<NewEntry<'a>>, WireError> {
+    if entries.is_empty() {
+        return Err(bad("a list of entries has at least 1 entry"));
+    }
+    let entry = |&(name, bytes, flags): &request::Entry<'a>| {
+        Ok(NewEntry { key: key(name)?, value: value(bytes, limits)?, flags })
+    };
+    entries.iter().map(entry).collect()
+}
+
+/// A counter is no pickle, whatever its flags say.
+fn absent(absent: request::Absent) -> Result<Absent, WireError> {
+    match absent {
+        request::Absent::Miss => Ok(Absent::Miss),
+        request::Absent::Make { flags, .. } if flags & PICKLED != 0 => {
+            Err(bad("the flags of a counter have 31 bits: it can't be made PICKLED"))
+        }
+        request::Absent::Make { initial, expiry, flags } => {
+            Ok(Absent::Make(NewCounter { initial, expiry: expires(expiry)?, flags }))
+        }
+    }
 }
 
 fn expires(expiry: request::Expiry) -> Result<Expiry, WireError> {

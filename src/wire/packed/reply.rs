@@ -4,7 +4,7 @@
 //! variants is the format. New ones go to the end.
 
 use super::{CONFIG, MARK};
-use crate::command::{PROTOCOL_VERSION, Reply};
+use crate::command::{PROTOCOL_VERSION, Reply, StoredValue};
 use bincode::enc::write::Writer;
 use bincode::error::EncodeError;
 use serde::{Serialize, Serializer};
@@ -41,6 +41,7 @@ enum Spelled<'r> {
         code: &'r str,
         message: &'r str,
     },
+    Entries(#[serde(serialize_with = "spell_entries")] &'r [Option<StoredValue<'r>>]),
 }
 
 /// Appends what a list of so many replies begins with.
@@ -74,6 +75,7 @@ pub fn encode(reply: &Reply<'_>, into: &mut Vec<u8>) {
         Reply::Page { cursor, keys } => Spelled::Page { cursor: *cursor, keys },
         Reply::Stats(figures) => Spelled::Stats(figures),
         Reply::Version => Spelled::Version { kvd: env!("CARGO_PKG_VERSION"), protocol: PROTOCOL_VERSION },
+        Reply::Entries(entries) => Spelled::Entries(entries),
         Reply::Error(code, message) => Spelled::Error { code: code.name(), message },
     };
     append(spelled, into);
@@ -95,6 +97,13 @@ impl Writer for Appender<'_> {
 
 fn spell_values<S: Serializer>(values: &[Option<&[u8]>], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(values.iter().map(|value| value.map(Bytes::new)))
+}
+
+fn spell_entries<S: Serializer>(entries: &[Option<StoredValue<'_>>], serializer: S) -> Result<S::Ok, S::Error> {
+    let spelled = entries
+        .iter()
+        .map(|entry| entry.as_ref().map(|StoredValue { bytes, version, flags }| (Bytes::new(bytes), *version, *flags)));
+    serializer.collect_seq(spelled)
 }
 
 fn spell_keys<S: Serializer>(keys: &[&[u8]], serializer: S) -> Result<S::Ok, S::Error> {

@@ -10,9 +10,9 @@ use serde_bytes::Bytes;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Commands by index. `K` and `P` stand for a list of keys and one of pairs: all of it, or how long it is.
+/// Commands by index. `K`, `P` and `E` stand for a list of keys, one of pairs and one of entries: all of it, or how long it is.
 #[derive(Deserialize)]
-pub enum Request<'a, K, P> {
+pub enum Request<'a, K, P, E> {
     Ping,
     Get {
         #[serde(with = "serde_bytes", borrow)]
@@ -84,10 +84,33 @@ pub enum Request<'a, K, P> {
     Compact,
     Stats,
     Version,
+    GetEntries {
+        keys: K,
+    },
+    SetEntries {
+        expiry: Expiry,
+        entries: E,
+    },
+    DeleteIf {
+        #[serde(with = "serde_bytes", borrow)]
+        key: &'a [u8],
+        version: u64,
+    },
+    IncrementOr {
+        #[serde(with = "serde_bytes", borrow)]
+        key: &'a [u8],
+        delta: i64,
+        absent: Absent,
+    },
+    GetTouch {
+        #[serde(with = "serde_bytes", borrow)]
+        key: &'a [u8],
+        expiry: Expiry,
+    },
 }
 
 /// How many commands have an index.
-pub const KINDS: u32 = 20;
+pub const KINDS: u32 = 25;
 
 /// When a value expires.
 #[derive(Clone, Copy, Deserialize)]
@@ -106,17 +129,32 @@ pub enum Condition {
     Version(u64),
 }
 
+/// What an `IncrementOr` does with a key that is absent.
+#[derive(Clone, Copy, Deserialize)]
+pub enum Absent {
+    Miss,
+    Make { initial: i64, expiry: Expiry, flags: u32 },
+}
+
+/// A key and its value.
+pub type Pair<'a> = (&'a Bytes, &'a Bytes);
+/// A key, its value and its flags.
+pub type Entry<'a> = (&'a Bytes, &'a Bytes, u32);
 /// A request with its lists in full.
-pub type Whole<'a> = Request<'a, Vec<&'a Bytes>, Vec<(&'a Bytes, &'a Bytes)>>;
+pub type Whole<'a> = Request<'a, Vec<&'a Bytes>, Vec<Pair<'a>>, Vec<Entry<'a>>>;
 /// A request that was only looked over: of its lists it tells the lengths.
-pub type LookedOver<'a> = Request<'a, Length<&'a Bytes>, Length<(&'a Bytes, &'a Bytes)>>;
+pub type LookedOver<'a> = Request<'a, Length<&'a Bytes>, Length<Pair<'a>>, Length<Entry<'a>>>;
 
 impl LookedOver<'_> {
     /// As [`crate::command::Class::weight`], but nothing for a command of one key.
     pub fn weight(&self) -> u64 {
         match self {
-            Request::Delete { keys } | Request::Exists { keys } | Request::GetMany { keys } => keys.length,
+            Request::Delete { keys }
+            | Request::Exists { keys }
+            | Request::GetMany { keys }
+            | Request::GetEntries { keys } => keys.length,
             Request::SetMany { pairs } => pairs.length,
+            Request::SetEntries { entries, .. } => entries.length,
             Request::Scan { .. } => SCAN_WEIGHT as u64,
             Request::Count | Request::Flush { .. } | Request::Stats => COUNT_WEIGHT as u64,
             Request::Ping
@@ -128,6 +166,9 @@ impl LookedOver<'_> {
             | Request::Touch { .. }
             | Request::TimeToLive { .. }
             | Request::GetDelete { .. }
+            | Request::DeleteIf { .. }
+            | Request::IncrementOr { .. }
+            | Request::GetTouch { .. }
             | Request::Sync
             | Request::Compact
             | Request::Version => 0,

@@ -117,6 +117,7 @@ pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
         | Reply::Exists
         | Reply::Conflict(_)
         | Reply::Values(_)
+        | Reply::Entries(_)
         | Reply::Page { .. }
         | Reply::Stats(_)
         | Reply::Version => into.push(&error(ErrorCode::Internal, "this dialect has no words for the answer")),

@@ -15,7 +15,7 @@ const PACKED: u8 = 0x01;
 const PLAIN: [&str; 4] = ["a0", "a1", "ab", "b0"];
 const NUMBERS: [&str; 2] = ["n0", "n1"];
 const FLEETING: [&str; 2] = ["t0", "t1"];
-/// Keys that only MSET writes, together.
+/// Keys that only MSET and MSETS write, together.
 pub const PAIR: [&str; 2] = ["p0", "p1"];
 
 #[derive(Clone, Debug)]
@@ -37,13 +37,25 @@ pub enum Ask {
     Get(String),
     Delete(String),
     GetDelete(String),
-    Increment(String, i64),
+    /// And what an absent one counts as; without that it is a miss.
+    Increment(String, i64, Option<i64>),
+    DeleteIf {
+        key: String,
+        of: u64,
+    },
+    GetTouch(String, u64),
     Append(String, Rc<str>),
     Touch(String, u64),
-    SetPair(Rc<str>),
+    SetPair {
+        value: Rc<str>,
+        /// By MSETS.
+        has_flags: bool,
+    },
     /// Of which one alone may be gone where anything may be evicted.
     GetPair {
         may_be_parted: bool,
+        /// By MGETS.
+        has_versions: bool,
     },
     /// All keys with this prefix, which these are.
     Flush(String, Vec<String>),
@@ -74,6 +86,19 @@ enum Packed<'a> {
     Flush { prefix: Option<&'a Bytes> },
     Sync,
     Compact,
+    Stats,
+    Version,
+    GetEntries { keys: Vec<&'a Bytes> },
+    SetEntries { expiry: Expiry, entries: Vec<(&'a Bytes, &'a Bytes, u32)> },
+    DeleteIf { key: &'a Bytes, version: u64 },
+    IncrementOr { key: &'a Bytes, delta: i64, absent: Absent },
+    GetTouch { key: &'a Bytes, expiry: Expiry },
+}
+
+#[derive(Serialize)]
+enum Absent {
+    Miss,
+    Make { initial: i64, expiry: Expiry, flags: u32 },
 }
 
 #[derive(Serialize)]
@@ -108,6 +133,7 @@ enum Told {
     Stats(Vec<(String, String)>),
     Version { kvd: String, protocol: u32 },
     Error { code: String, message: String },
+    Entries(Vec<Option<(ByteBuf, u64, u32)>>),
 }
 
 impl Ask {
@@ -128,15 +154,27 @@ impl Ask {
             Ask::Get(key) => text(&format!("GET {key}")),
             Ask::Delete(key) => text(&format!("DEL {key}")),
             Ask::GetDelete(key) => text(&format!("GETDEL {key}")),
-            Ask::Increment(key, by) => text(&format!("INCR {key} {by}")),
+            Ask::Increment(key, by, Some(0)) => text(&format!("INCR {key} {by}")),
+            Ask::Increment(key, by, Some(initial)) => text(&format!("INCR {key} {by} INIT {initial}")),
+            Ask::Increment(key, by, None) => text(&format!("INCR {key} {by} XX")),
+            Ask::DeleteIf { key, of } => text(&format!("DELIF {key} {of}")),
+            Ask::GetTouch(key, 0) => text(&format!("GETEX {key} PERSIST")),
+            Ask::GetTouch(key, lifetime) => text(&format!("GETEX {key} TTL {lifetime}")),
             Ask::Append(key, bytes) => with(&format!("APPEND {key}"), bytes, ""),
             Ask::Touch(key, lifetime) => text(&format!("TOUCH {key} {lifetime}")),
-            Ask::SetPair(value) => {
+            Ask::SetPair { value, has_flags: true } => {
+                let mut frames = with(&format!("MSETS KEYS {}", PAIR[0]), value, &format!("0 {}", PAIR[1]));
+                frames.extend([value.as_bytes().to_vec(), b"0".to_vec()]);
+                frames
+            }
+            Ask::SetPair { value, has_flags: false } => {
                 let mut frames = with(&format!("MSET {}", PAIR[0]), value, PAIR[1]);
                 frames.push(value.as_bytes().to_vec());
                 frames
             }
-            Ask::GetPair { .. } => text(&format!("MGET {} {}", PAIR[0], PAIR[1])),
+            Ask::GetPair { has_versions, .. } => {
+                text(&format!("{} {} {}", if *has_versions { "MGETS" } else { "MGET" }, PAIR[0], PAIR[1]))
+            }
             Ask::Flush(prefix, _) if prefix.is_empty() => text("FLUSH"),
             Ask::Flush(prefix, _) => text(&format!("FLUSH PREFIX {prefix}")),
             Ask::Count => text("COUNT"),
@@ -157,8 +195,7 @@ impl Ask {
         let set = |of, value, expiry, condition| Packed::Set { key: of, value, expiry, condition, flags: 0 };
         match self {
             Ask::Set { key: of, value, lifetime } => {
-                let expiry = if *lifetime == 0 { Expiry::Never } else { Expiry::In(*lifetime) };
-                set(bytes_of(of), bytes_of(value), expiry, Condition::Always)
+                set(bytes_of(of), bytes_of(value), expires(*lifetime), Condition::Always)
             }
             Ask::Add { key: of, value } => set(bytes_of(of), bytes_of(value), Expiry::Never, Condition::Absent),
             Ask::Replace { key: name, of, value } => {
@@ -167,11 +204,24 @@ impl Ask {
             Ask::Get(of) => Packed::Get { key: bytes_of(of) },
             Ask::Delete(of) => Packed::Delete { keys: vec![bytes_of(of)] },
             Ask::GetDelete(of) => Packed::GetDelete { key: bytes_of(of) },
-            Ask::Increment(of, delta) => Packed::Increment { key: bytes_of(of), delta: *delta },
+            Ask::Increment(of, delta, Some(0)) => Packed::Increment { key: bytes_of(of), delta: *delta },
+            Ask::Increment(of, delta, absent) => {
+                let made = |initial| Absent::Make { initial, expiry: Expiry::Never, flags: 0 };
+                Packed::IncrementOr { key: bytes_of(of), delta: *delta, absent: absent.map_or(Absent::Miss, made) }
+            }
+            Ask::DeleteIf { key: name, of } => Packed::DeleteIf { key: bytes_of(name), version: *of },
+            Ask::GetTouch(of, lifetime) => Packed::GetTouch { key: bytes_of(of), expiry: expires(*lifetime) },
             Ask::Append(of, bytes) => Packed::Append { key: bytes_of(of), bytes: bytes_of(bytes) },
             Ask::Touch(of, milliseconds) => Packed::Touch { key: bytes_of(of), milliseconds: *milliseconds },
-            Ask::SetPair(value) => Packed::SetMany { pairs: PAIR.map(|of| (bytes_of(of), bytes_of(value))).to_vec() },
-            Ask::GetPair { .. } => Packed::GetMany { keys: PAIR.map(bytes_of).to_vec() },
+            Ask::SetPair { value, has_flags: false } => {
+                Packed::SetMany { pairs: PAIR.map(|of| (bytes_of(of), bytes_of(value))).to_vec() }
+            }
+            Ask::SetPair { value, has_flags: true } => Packed::SetEntries {
+                expiry: Expiry::Never,
+                entries: PAIR.map(|of| (bytes_of(of), bytes_of(value), 0)).to_vec(),
+            },
+            Ask::GetPair { has_versions: true, .. } => Packed::GetEntries { keys: PAIR.map(bytes_of).to_vec() },
+            Ask::GetPair { has_versions: false, .. } => Packed::GetMany { keys: PAIR.map(bytes_of).to_vec() },
             Ask::Flush(prefix, _) => Packed::Flush { prefix: (!prefix.is_empty()).then(|| bytes_of(prefix)) },
             Ask::Count => Packed::Count,
             Ask::Sync => Packed::Sync,
@@ -188,10 +238,12 @@ impl Ask {
             Ask::Get(key) => one(key, Deed::Get),
             Ask::Delete(key) => one(key, Deed::Remove),
             Ask::GetDelete(key) => one(key, Deed::GetRemove),
-            Ask::Increment(key, by) => one(key, Deed::Increment(*by)),
+            Ask::Increment(key, by, initial) => one(key, Deed::Increment(*by, *initial)),
+            Ask::DeleteIf { key, of } => one(key, Deed::RemoveIf(*of)),
+            Ask::GetTouch(key, _) => one(key, Deed::GetTouch),
             Ask::Append(key, bytes) => one(key, Deed::Append(Rc::clone(bytes))),
             Ask::Touch(key, _) => one(key, Deed::Touch),
-            Ask::SetPair(value) => PAIR.map(|key| (key, Deed::Set(Rc::clone(value)))).to_vec(),
+            Ask::SetPair { value, .. } => PAIR.map(|key| (key, Deed::Set(Rc::clone(value)))).to_vec(),
             Ask::GetPair { .. } => PAIR.map(|key| (key, Deed::Get)).to_vec(),
             Ask::Flush(_, keys) => keys.iter().map(|key| (key.as_str(), Deed::Remove)).collect(),
             Ask::Count | Ask::Sync | Ask::Compact => Vec::new(),
@@ -216,26 +268,40 @@ impl Ask {
                 all(Seen::Stored(*version))
             }
             (Ask::Add { .. }, Reply::Exists) => all(Seen::Exists),
-            (Ask::Replace { .. }, Reply::Conflict(version)) => all(Seen::Conflict(*version)),
-            (Ask::Get(_) | Ask::GetDelete(_), Reply::Value(value, version)) => {
+            (Ask::Replace { .. } | Ask::DeleteIf { .. }, Reply::Conflict(version)) => all(Seen::Conflict(*version)),
+            (Ask::Get(_) | Ask::GetDelete(_) | Ask::GetTouch(..), Reply::Value(value, version)) => {
                 all(Seen::Value(Rc::clone(value), Some(*version)))
             }
             (
-                Ask::Replace { .. } | Ask::Get(_) | Ask::GetDelete(_) | Ask::Append(..) | Ask::Touch(..),
+                Ask::Replace { .. }
+                | Ask::Get(_)
+                | Ask::GetDelete(_)
+                | Ask::Append(..)
+                | Ask::Touch(..)
+                | Ask::Increment(_, _, None)
+                | Ask::DeleteIf { .. }
+                | Ask::GetTouch(..),
                 Reply::Missing,
             ) => all(Seen::Missing),
             (Ask::Delete(_), Reply::Number(removed)) => all(Seen::Removed(*removed == 1)),
             (Ask::Increment(..), Reply::Number(sum)) => all(Seen::Number(*sum)),
             (Ask::Append(..), Reply::Number(length)) => all(Seen::Length(usize::try_from(*length).expect("a length"))),
-            (Ask::Touch(..), Reply::Done) | (Ask::Flush(..), Reply::Number(_)) => all(Seen::Done),
+            (Ask::Touch(..) | Ask::DeleteIf { .. }, Reply::Done) | (Ask::Flush(..), Reply::Number(_)) => {
+                all(Seen::Done)
+            }
             // Both have a version of their own, and this is the last one.
-            (Ask::SetPair(_), Reply::Stored(version)) => vec![Seen::Stored(version - 1), Seen::Stored(*version)],
-            (Ask::GetPair { may_be_parted }, Reply::Values(values)) => {
+            (Ask::SetPair { .. }, Reply::Stored(version)) => vec![Seen::Stored(version - 1), Seen::Stored(*version)],
+            (Ask::GetPair { may_be_parted, has_versions }, Reply::Values(values)) => {
                 assert_eq!(values.len(), keys);
                 let is_parted = values.iter().any(Option::is_none) && *may_be_parted;
-                assert!(is_parted || values.first() == values.last(), "written together, and seen apart: {values:?}");
-                let seen = |value: &Option<Rc<str>>| {
-                    value.as_ref().map_or(Seen::Missing, |value| Seen::Value(Rc::clone(value), None))
+                let text = |value: &Option<(Rc<str>, Option<u64>)>| value.as_ref().map(|(text, _)| Rc::clone(text));
+                let is_one = values.first().map(text) == values.last().map(text);
+                assert!(is_parted || is_one, "written together, and seen apart: {values:?}");
+                let seen = |value: &Option<(Rc<str>, Option<u64>)>| {
+                    value.as_ref().map_or(Seen::Missing, |(text, version)| {
+                        assert_eq!(version.is_some(), *has_versions);
+                        Seen::Value(Rc::clone(text), *version)
+                    })
                 };
                 values.iter().map(seen).collect()
             }
@@ -255,7 +321,8 @@ pub enum Reply {
     Exists,
     Conflict(u64),
     Value(Rc<str>, u64),
-    Values(Vec<Option<Rc<str>>>),
+    /// With their versions, where they were asked for.
+    Values(Vec<Option<(Rc<str>, Option<u64>)>>),
     Error(String),
 }
 
@@ -265,13 +332,18 @@ impl Reply {
         let text = |index: usize| std::str::from_utf8(&body[index]).expect("text");
         let number = |index: usize| text(index).parse::<u64>().expect("a number");
         match (text(0), ask) {
-            ("OK", Ask::Set { .. } | Ask::Add { .. } | Ask::Replace { .. } | Ask::SetPair(_)) => {
+            ("OK", Ask::Set { .. } | Ask::Add { .. } | Ask::Replace { .. } | Ask::SetPair { .. }) => {
                 Reply::Stored(number(1))
             }
-            ("OK", Ask::Get(_) | Ask::GetDelete(_)) => Reply::Value(text(1).into(), number(2)),
-            ("OK", Ask::GetPair { .. }) => {
-                let value = |pair: &[Vec<u8>]| (pair[0] == b"1").then(|| text_of(&pair[1]));
+            ("OK", Ask::Get(_) | Ask::GetDelete(_) | Ask::GetTouch(..)) => Reply::Value(text(1).into(), number(2)),
+            ("OK", Ask::GetPair { has_versions: false, .. }) => {
+                let value = |pair: &[Vec<u8>]| (pair[0] == b"1").then(|| (text_of(&pair[1]), None));
                 Reply::Values(body[1..].chunks(2).map(value).collect())
+            }
+            ("OK", Ask::GetPair { has_versions: true, .. }) => {
+                let version = |frame: &[u8]| text_of(frame).parse::<u64>().expect("a version");
+                let value = |four: &[Vec<u8>]| (four[0] == b"1").then(|| (text_of(&four[1]), Some(version(&four[2]))));
+                Reply::Values(body[1..].chunks(4).map(value).collect())
             }
             ("OK", _) if body.len() == 1 => Reply::Done,
             ("OK", _) => Reply::Number(text(1).parse().expect("a number")),
@@ -303,7 +375,14 @@ impl From<Told> for Reply {
             Told::Conflict(version) => Reply::Conflict(version),
             Told::Value { bytes, version, flags: 0 } => Reply::Value(text_of(&bytes), version),
             Told::Values(values) => {
-                Reply::Values(values.into_iter().map(|value| value.map(|bytes| text_of(&bytes))).collect())
+                Reply::Values(values.into_iter().map(|value| value.map(|bytes| (text_of(&bytes), None))).collect())
+            }
+            Told::Entries(entries) => {
+                let entry = |(bytes, version, flags): (ByteBuf, u64, u32)| {
+                    assert_eq!(flags, 0);
+                    (text_of(&bytes), Some(version))
+                };
+                Reply::Values(entries.into_iter().map(|found| found.map(entry)).collect())
             }
             Told::Error { code, .. } => Reply::Error(code),
             _ => panic!("nobody asked for that"),
@@ -313,6 +392,10 @@ impl From<Told> for Reply {
 
 fn text_of(bytes: &[u8]) -> Rc<str> {
     std::str::from_utf8(bytes).expect("text").into()
+}
+
+fn expires(lifetime: u64) -> Expiry {
+    if lifetime == 0 { Expiry::Never } else { Expiry::In(lifetime) }
 }
 
 fn bytes_of(text: &str) -> &Bytes {
@@ -343,7 +426,7 @@ impl Choice {
 
     /// What reads the two keys that are written together.
     pub fn pair(&self) -> Ask {
-        Ask::GetPair { may_be_parted: self.evicts }
+        Ask::GetPair { may_be_parted: self.evicts, has_versions: self.count % 2 == 1 }
     }
 
     /// Chooses the next one. `version_of` is what the peer knows of a key's version.
@@ -353,7 +436,7 @@ impl Choice {
         let key = if fleeting { FLEETING[random.below(2)] } else { PLAIN[random.below(4)] }.to_owned();
         let number = NUMBERS[random.below(2)].to_owned();
         let lifetime = if fleeting { [3, 40, 700, 6_000][random.below(4)] } else { 0 };
-        match random.below(32) {
+        match random.below(36) {
             0..=8 => Ask::Set { key, value: self.value(random), lifetime },
             9 => Ask::Add { key, value: self.value(random) },
             10 => Ask::Replace { of: version_of(&key).unwrap_or(1), key, value: self.value(random) },
@@ -362,11 +445,14 @@ impl Choice {
             18 => Ask::GetDelete(key),
             // What came of one whose reply was lost depends on whether the number was evicted before.
             19 | 20 if self.evicts => Ask::Get(number),
-            19 | 20 => Ask::Increment(number, [-4, -1, 1, 7][random.below(4)]),
+            19 | 20 => {
+                let initial = [Some(0), Some(0), Some(-100), None][random.below(4)];
+                Ask::Increment(number, [-4, -1, 1, 7][random.below(4)], initial)
+            }
             21 => Ask::Get(number),
             22 => Ask::Append(key, format!("+{}", self.count).into()),
             23 => Ask::Touch(key, lifetime),
-            24 | 25 => Ask::SetPair(self.value(random)),
+            24 | 25 => Ask::SetPair { value: self.value(random), has_flags: random.one_in(2) },
             26 => self.pair(),
             27 => {
                 let prefix = ["", "a", "ab", "p", "n"][random.below(5)];
@@ -374,6 +460,8 @@ impl Choice {
             }
             28 => Ask::Count,
             29 => Ask::Sync,
+            30 | 31 => Ask::DeleteIf { of: version_of(&key).unwrap_or(1), key },
+            32 | 33 => Ask::GetTouch(key, lifetime),
             _ => Ask::Compact,
         }
     }

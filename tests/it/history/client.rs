@@ -81,7 +81,7 @@ impl Client {
     fn has_seen(&mut self, ask: &Ask, reply: &Reply) {
         let (Reply::Stored(version) | Reply::Value(_, version) | Reply::Conflict(version)) = reply else { return };
         let keys = match ask {
-            Ask::SetPair(_) => PAIR[1..].to_vec(),
+            Ask::SetPair { .. } => PAIR[1..].to_vec(),
             _ => ask.deeds().into_iter().map(|(key, _)| key).collect(),
         };
         for key in keys {

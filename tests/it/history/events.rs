@@ -24,7 +24,11 @@ pub enum Deed {
     /// DEL or FLUSH.
     Remove,
     GetRemove,
-    Increment(i64),
+    /// And what an absent one counts as; without that it is a miss.
+    Increment(i64, Option<i64>),
+    /// DELIF with this version.
+    RemoveIf(u64),
+    GetTouch,
     Append(Rc<str>),
     Touch,
 }
@@ -75,8 +79,9 @@ impl Register {
         fits
     }
 
-    fn number(&self) -> Option<i64> {
-        self.value.as_ref().map_or(Some(0), |value| value.parse().ok())
+    /// The sum of an INCR.
+    fn sum(&self, by: i64, initial: Option<i64>) -> Option<i64> {
+        self.value.as_ref().map_or(initial, |value| value.parse().ok())?.checked_add(by)
     }
 
     fn appended(&self, text: &str) -> Option<Rc<str>> {
@@ -95,7 +100,7 @@ impl Register {
             (Deed::Replace(of, value), Seen::Stored(version)) => {
                 self.value.is_some() && self.is_of(*of) && self.write(Some(Rc::clone(value)), Some(*version))
             }
-            (Deed::Replace(of, _), Seen::Conflict(version)) => {
+            (Deed::Replace(of, _) | Deed::RemoveIf(of), Seen::Conflict(version)) => {
                 version != of && self.value.is_some() && self.is_of(*version)
             }
             (Deed::Get, Seen::Value(value, version)) => {
@@ -105,13 +110,26 @@ impl Register {
                 let fits = self.value.as_ref() == Some(value) && version.is_none_or(|version| self.is_of(version));
                 fits && self.write(None, None)
             }
-            (Deed::Replace(..) | Deed::Get | Deed::GetRemove | Deed::Append(_) | Deed::Touch, Seen::Missing)
+            (
+                Deed::Replace(..)
+                | Deed::Get
+                | Deed::GetRemove
+                | Deed::Append(_)
+                | Deed::Touch
+                | Deed::Increment(_, None)
+                | Deed::RemoveIf(_)
+                | Deed::GetTouch,
+                Seen::Missing,
+            )
             | (Deed::Remove, Seen::Removed(false)) => self.value.is_none(),
             (Deed::Remove, Seen::Removed(true)) => self.value.is_some() && self.write(None, None),
             (Deed::Remove, Seen::Done) => self.write(None, None),
-            (Deed::Increment(by), Seen::Number(sum)) => {
-                let is_sum = self.number().and_then(|number| number.checked_add(*by)) == Some(*sum);
-                is_sum && self.write(Some(sum.to_string().into()), None)
+            (Deed::RemoveIf(of), Seen::Done) => self.value.is_some() && self.is_of(*of) && self.write(None, None),
+            (Deed::GetTouch, Seen::Value(value, version)) => {
+                self.value.as_ref() == Some(value) && self.write(Some(Rc::clone(value)), *version)
+            }
+            (Deed::Increment(by, initial), Seen::Number(sum)) => {
+                self.sum(*by, *initial) == Some(*sum) && self.write(Some(sum.to_string().into()), None)
             }
             (Deed::Append(bytes), Seen::Length(length)) => {
                 let whole = self.appended(bytes);
@@ -127,15 +145,16 @@ impl Register {
     fn goes_unheard(&mut self, deed: &Deed, is_fleeting: bool) {
         match deed {
             Deed::Add(_) if self.value.is_some() && !is_fleeting => {}
-            Deed::Replace(of, _) if self.value.is_none() || !self.is_vague && self.version != *of => {}
+            Deed::Replace(of, _) | Deed::RemoveIf(of)
+                if self.value.is_none() || !self.is_vague && self.version != *of => {}
             Deed::Set(value) | Deed::Add(value) | Deed::Replace(_, value) => {
                 self.write(Some(Rc::clone(value)), None);
             }
-            Deed::Remove | Deed::GetRemove => {
+            Deed::Remove | Deed::GetRemove | Deed::RemoveIf(_) => {
                 self.write(None, None);
             }
-            Deed::Increment(by) => {
-                if let Some(sum) = self.number().and_then(|number| number.checked_add(*by)) {
+            Deed::Increment(by, initial) => {
+                if let Some(sum) = self.sum(*by, *initial) {
                     self.write(Some(sum.to_string().into()), None);
                 }
             }
@@ -144,10 +163,10 @@ impl Register {
                     self.write(Some(whole), None);
                 }
             }
-            Deed::Touch if self.value.is_some() => {
+            Deed::Touch | Deed::GetTouch if self.value.is_some() => {
                 self.write(self.value.clone(), None);
             }
-            Deed::Touch | Deed::Get => {}
+            Deed::Touch | Deed::GetTouch | Deed::Get => {}
         }
     }
 }
@@ -324,7 +343,7 @@ mod tests {
             false,
             &[write("a", 1), (Deed::Set(value("b")), Seen::Refused), (Deed::Get, read("b", 2))]
         ));
-        assert!(!makes_sense(false, &[write("1", 1), (Deed::Increment(1), Seen::Number(3))]));
+        assert!(!makes_sense(false, &[write("1", 1), (Deed::Increment(1, Some(0)), Seen::Number(3))]));
         assert!(!makes_sense(false, &[write("a", 1), (Deed::Add(value("b")), Seen::Stored(2))]));
         assert!(!makes_sense(false, &[write("a", 1), (Deed::Replace(3, value("b")), Seen::Stored(4))]));
     }
