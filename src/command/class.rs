@@ -126,8 +126,8 @@ impl Command<'_> {
     // Whoever asks, asks for one field, of which then nothing but a match is left.
     #[inline(always)]
     pub fn class(&self) -> Class<'_> {
-        /// A read of a key; what differs from it is told.
-        const READ: Class<'static> = Class {
+        /// Depends on nothing, and leaves nothing; what differs from it is told.
+        const PLAIN: Class<'static> = Class {
             answerer: Answerer::Engine,
             reads: Reads::Nothing,
             writes: Writes::Nothing,
@@ -135,20 +135,20 @@ impl Command<'_> {
             weight: 1,
             repeat: Repeat::Same,
         };
-        let server = |inquiry| Class { answerer: Answerer::Server(inquiry), ..READ };
-        let store = |order| Class { answerer: Answerer::Store(order), ..READ };
+        let server = |inquiry| Class { answerer: Answerer::Server(inquiry), ..PLAIN };
+        let store = |order| Class { answerer: Answerer::Store(order), ..PLAIN };
         match self {
             Command::Ping => server(Inquiry::Ping),
             Command::Version => server(Inquiry::Version),
             Command::Stats => Class { weight: COUNT_WEIGHT, ..server(Inquiry::Stats) },
             Command::Sync => store(Order::Sync),
             Command::Compact => store(Order::Compact),
-            Command::Get { key } | Command::TimeToLive { key } => Class { reads: Reads::Key(*key), ..READ },
+            Command::Get { key } | Command::TimeToLive { key } => Class { reads: Reads::Key(*key), ..PLAIN },
             Command::GetMany { keys } | Command::GetEntries { keys } | Command::Exists { keys } => {
-                Class { reads: Reads::Keys(keys), weight: keys.len(), ..READ }
+                Class { reads: Reads::Keys(keys), weight: keys.len(), ..PLAIN }
             }
-            Command::Scan { .. } => Class { reads: Reads::Entries, weight: SCAN_WEIGHT, ..READ },
-            Command::Count => Class { reads: Reads::Number, weight: COUNT_WEIGHT, ..READ },
+            Command::Scan { .. } => Class { reads: Reads::Entries, weight: SCAN_WEIGHT, ..PLAIN },
+            Command::Count => Class { reads: Reads::Number, weight: COUNT_WEIGHT, ..PLAIN },
             Command::Set { key, value, options } => Class {
                 // Without a condition nothing is looked up: what is there makes no difference.
                 reads: if options.condition == Condition::Always { Reads::Nothing } else { Reads::Key(*key) },
@@ -158,7 +158,7 @@ impl Command<'_> {
                     Condition::Always | Condition::Present => Repeat::Same,
                     Condition::Absent | Condition::Version(_) => Repeat::Denied,
                 },
-                ..READ
+                ..PLAIN
             },
             Command::SetMany { pairs } => Class {
                 writes: Writes::Values(Values {
@@ -167,7 +167,7 @@ impl Command<'_> {
                     again: None,
                 }),
                 weight: pairs.len(),
-                ..READ
+                ..PLAIN
             },
             Command::SetEntries { entries, expiry } => Class {
                 writes: Writes::Values(Values {
@@ -177,7 +177,7 @@ impl Command<'_> {
                 }),
                 expiry: *expiry,
                 weight: entries.len(),
-                ..READ
+                ..PLAIN
             },
             Command::Increment { key, absent, .. } => Class {
                 reads: Reads::Key(*key),
@@ -187,28 +187,28 @@ impl Command<'_> {
                     Absent::Make(counter) => counter.expiry,
                 },
                 repeat: Repeat::Twice,
-                ..READ
+                ..PLAIN
             },
             Command::Extend { key, bytes, .. } => Class {
                 reads: Reads::Key(*key),
                 writes: one(key, bytes.len(), Some(*key)),
                 repeat: Repeat::Twice,
-                ..READ
+                ..PLAIN
             },
             Command::Touch { key, expiry } | Command::GetTouch { key, expiry } => {
-                Class { reads: Reads::Key(*key), writes: one(key, 0, Some(*key)), expiry: *expiry, ..READ }
+                Class { reads: Reads::Key(*key), writes: one(key, 0, Some(*key)), expiry: *expiry, ..PLAIN }
             }
             Command::Delete { keys } => {
-                Class { reads: Reads::Keys(keys), writes: Writes::Removals, weight: keys.len(), ..READ }
+                Class { reads: Reads::Keys(keys), writes: Writes::Removals, weight: keys.len(), ..PLAIN }
             }
             Command::DeleteIf { key, .. } => {
-                Class { reads: Reads::Key(*key), writes: Writes::Removals, repeat: Repeat::Denied, ..READ }
+                Class { reads: Reads::Key(*key), writes: Writes::Removals, repeat: Repeat::Denied, ..PLAIN }
             }
             Command::GetDelete { key } => {
-                Class { reads: Reads::Key(*key), writes: Writes::Removals, repeat: Repeat::Twice, ..READ }
+                Class { reads: Reads::Key(*key), writes: Writes::Removals, repeat: Repeat::Twice, ..PLAIN }
             }
             Command::Flush { .. } => {
-                Class { reads: Reads::Number, writes: Writes::Removals, weight: COUNT_WEIGHT, ..READ }
+                Class { reads: Reads::Number, writes: Writes::Removals, weight: COUNT_WEIGHT, ..PLAIN }
             }
         }
     }

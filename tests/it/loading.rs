@@ -3,6 +3,7 @@
 
 use crate::daemon::{Client, Daemon, KVD, PATIENCE, Store, eventually};
 use crate::packed_codec::{self, Told};
+use crate::zmtp::Peer;
 use kvd::command;
 use kvd::mutation::Key;
 use rustix::process::Signal;
@@ -10,6 +11,17 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
+
+/// A peer to which replies of 50 MiB are due, and who reads none of them.
+fn peer_that_does_not_read(daemon: &Daemon) -> Peer {
+    let client = daemon.client();
+    client.call(&[b"SET", b"large", &vec![b'v'; 1 << 20]]);
+    let mut mute = daemon.peer();
+    (0..50).for_each(|_| mute.queue(&["GET", "large"]));
+    mute.flush().expect("the requests are sent");
+    assert_eq!(client.say("PING"), "OK PONG");
+    mute
+}
 
 /// Fills a store with enough small records that a replay takes a while.
 fn fill(daemon: &Daemon, keys: usize) {
@@ -175,13 +187,8 @@ fn signals_do_nothing_to_a_start_either() {
 fn a_second_signal_ends_a_stop_that_takes_long() {
     let store = Store::new();
     let daemon = store.start();
-    let client = daemon.client();
-    client.call(&[b"SET", b"large", &vec![b'v'; 1 << 20]]);
-    // It does not read, so the stop waits for it.
-    let mut mute = daemon.peer();
-    (0..50).for_each(|_| mute.queue(&["GET", "large"]));
-    mute.flush().expect("the requests are sent");
-    assert_eq!(client.say("PING"), "OK PONG");
+    // The stop waits for it.
+    let _mute = peer_that_does_not_read(&daemon);
     daemon.signal(Signal::TERM);
     eventually("it stops", || daemon.stderr().contains("stopping"));
     daemon.signal(Signal::INT);
@@ -245,12 +252,7 @@ fn a_start_without_threads_says_so_and_may_be_tried_again() {
 fn peers_that_do_not_read_cannot_hold_up_a_stop() {
     let store = Store::new();
     let daemon = store.start();
-    let client = daemon.client();
-    client.call(&[b"SET", b"large", &vec![b'v'; 1 << 20]]);
-    let mut mute = daemon.peer();
-    (0..50).for_each(|_| mute.queue(&["GET", "large"]));
-    mute.flush().expect("the requests are sent");
-    assert_eq!(client.say("PING"), "OK PONG");
+    let _mute = peer_that_does_not_read(&daemon);
     daemon.stop();
 }
 
