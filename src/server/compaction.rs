@@ -102,7 +102,7 @@ pub(super) struct Compaction {
     unsettled: bool,
     reserve: Reserve,
     full_run: Option<FullRun>,
-    /// What there was no room for lack of, if that was said and nothing was compacted since.
+    /// What a compaction lacked, if that was said and nothing was compacted since.
     said: Option<Shortage>,
     /// Whether the disk was full when it was looked at last.
     was_full: bool,
