@@ -84,14 +84,7 @@ pub enum Reply<'a> {
     /// `CONFLICT version`: the version that the key has.
     Conflict(u64),
     /// `OK value version flags`
-    Value {
-        /// The value.
-        bytes: &'a [u8],
-        /// The version that last wrote it.
-        version: u64,
-        /// Its flags, [`crate::mutation::PICKLED`] included.
-        flags: u32,
-    },
+    Value(StoredValue<'a>),
     /// `OK` and two frames a key: `1` value, or `0` and an empty frame
     Values(Vec<Option<&'a [u8]>>),
     /// `OK` and four frames a key: `1` value version flags, or `0` and three empty frames

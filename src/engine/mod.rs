@@ -61,7 +61,7 @@ pub struct Evaluation<'e> {
 /// The store as commands see it: the durable table and, above it, the overlay.
 ///
 /// ```
-/// use kvd::command::{Command, Limits, Reply, SetOptions};
+/// use kvd::command::{Command, Limits, Reply, SetOptions, StoredValue};
 /// use kvd::engine::{Engine, View};
 /// use kvd::mutation::Key;
 /// use kvd::table::Table;
@@ -76,7 +76,7 @@ pub struct Evaluation<'e> {
 /// assert_eq!(engine.evaluate(&get, 0, View::Durable, &mut |_, _| ()).reply, Reply::Miss);
 /// let batch = engine.close_batch();
 /// engine.commit(batch, &mut |_departing, _why| { /* its record is dead */ });
-/// let found = Reply::Value { bytes: b"v", version: 1, flags: 0 };
+/// let found = Reply::Value(StoredValue { bytes: b"v", version: 1, flags: 0 });
 /// assert_eq!(engine.evaluate(&get, 0, View::Durable, &mut |_, _| ()).reply, found);
 /// ```
 pub struct Engine {

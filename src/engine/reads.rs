@@ -87,7 +87,7 @@ impl Engine {
 
 /// A value as it is told to clients.
 pub(super) fn value(entry: &Entry) -> Reply<'_> {
-    Reply::Value { bytes: entry.value(), version: entry.version(), flags: entry.flags() }
+    Reply::Value(stored(entry))
 }
 
 fn stored(entry: &Entry) -> StoredValue<'_> {

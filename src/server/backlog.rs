@@ -254,7 +254,7 @@ impl Backlog {
 mod tests {
     use super::super::list::List;
     use super::*;
-    use crate::command::ErrorCode;
+    use crate::command::{ErrorCode, StoredValue};
     use crate::wire::reply_frames::LARGE_FRAME;
     use crate::wire::{Frame, packed};
     use proptest::prelude::*;
@@ -352,7 +352,7 @@ mod tests {
     fn lists_are_reworded_in_part_wherever_they_stand() {
         let durable = Durable { committed: 1, synced: 1, proven: 1 };
         let large = vec![7; LARGE_FRAME];
-        let value = Reply::Value { bytes: &large, version: 1, flags: 0 };
+        let value = Reply::Value(StoredValue { bytes: &large, version: 1, flags: 0 });
         let flush = Wait { sweep: Some(9), ..Wait::commit(1) };
         let mut backlog = Backlog::default();
         let push_list = |backlog: &mut Backlog, replies: &[(&Reply<'_>, Wait)]| {

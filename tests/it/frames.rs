@@ -336,8 +336,8 @@ fn every_reply() {
         (Reply::Miss, vec![b"MISS"]),
         (Reply::Exists, vec![b"EXISTS"]),
         (Reply::Conflict(9), vec![b"CONFLICT", b"9"]),
-        (Reply::Value { bytes: b"", version: 3, flags: PICKLED }, vec![b"OK", b"", b"3", b"2147483648"]),
-        (Reply::Value { bytes: &large, version: 3, flags: 0 }, vec![b"OK", &large, b"3", b"0"]),
+        (Reply::Value(StoredValue { bytes: b"", version: 3, flags: PICKLED }), vec![b"OK", b"", b"3", b"2147483648"]),
+        (Reply::Value(StoredValue { bytes: &large, version: 3, flags: 0 }), vec![b"OK", &large, b"3", b"0"]),
         (
             Reply::Entries(vec![None, Some(StoredValue { bytes: b"v", version: 3, flags: PICKLED | 1 })]),
             vec![b"OK", b"0", b"", b"", b"", b"1", b"v", b"3", b"2147483649"],

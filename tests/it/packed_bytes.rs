@@ -269,7 +269,7 @@ fn every_reply() {
         (Reply::Exists, &[5], Told::Exists),
         (Reply::Conflict(251), &[6, 251, 251, 0], Told::Conflict(251)),
         (
-            Reply::Value { bytes: b"val", version: 9, flags: PICKLED },
+            Reply::Value(StoredValue { bytes: b"val", version: 9, flags: PICKLED }),
             &[7, 3, b'v', b'a', b'l', 9, 252, 0, 0, 0, 0x80],
             Told::Value { bytes: b"val".to_vec(), version: 9, flags: PICKLED },
         ),

@@ -24,7 +24,7 @@ pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
         | Reply::Done
         | Reply::Stored(_)
         | Reply::Number(_)
-        | Reply::Value { .. }
+        | Reply::Value(_)
         | Reply::Values(_)
         | Reply::Entries(_)
         | Reply::Page { .. }
@@ -37,11 +37,7 @@ pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
         Reply::Pong => into.push(b"PONG"),
         Reply::Stored(version) | Reply::Conflict(version) => into.push_number(*version),
         Reply::Number(number) => into.push_number(*number),
-        Reply::Value { bytes, version, flags } => {
-            into.push(bytes);
-            into.push_number(*version);
-            into.push_number(*flags);
-        }
+        Reply::Value(value) => push_value(value, into),
         Reply::Values(values) => {
             for value in values {
                 into.push(if value.is_some() { b"1" } else { b"0" });
@@ -50,15 +46,11 @@ pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
         }
         Reply::Entries(entries) => {
             for entry in entries {
-                let Some(StoredValue { bytes, version, flags }) = entry else {
-                    into.push(b"0");
-                    (0..3).for_each(|_| into.push(b""));
-                    continue;
-                };
-                into.push(b"1");
-                into.push(bytes);
-                into.push_number(*version);
-                into.push_number(*flags);
+                into.push(if entry.is_some() { b"1" } else { b"0" });
+                match entry {
+                    Some(value) => push_value(value, into),
+                    None => (0..3).for_each(|_| into.push(b"")),
+                }
             }
         }
         Reply::Page { cursor, keys } => {
@@ -82,4 +74,10 @@ pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
             into.push(message.as_bytes());
         }
     }
+}
+
+fn push_value(value: &StoredValue<'_>, into: &mut ReplyFrames) {
+    into.push(value.bytes);
+    into.push_number(value.version);
+    into.push_number(value.flags);
 }

@@ -70,7 +70,9 @@ pub fn encode(reply: &Reply<'_>, into: &mut Vec<u8>) {
         Reply::Miss => Spelled::Miss,
         Reply::Exists => Spelled::Exists,
         Reply::Conflict(version) => Spelled::Conflict(*version),
-        Reply::Value { bytes, version, flags } => Spelled::Value { bytes, version: *version, flags: *flags },
+        Reply::Value(StoredValue { bytes, version, flags }) => {
+            Spelled::Value { bytes, version: *version, flags: *flags }
+        }
         Reply::Values(values) => Spelled::Values(values),
         Reply::Page { cursor, keys } => Spelled::Page { cursor: *cursor, keys },
         Reply::Stats(figures) => Spelled::Stats(figures),

@@ -107,8 +107,8 @@ pub fn encode(reply: &Reply<'_>, into: &mut ReplyFrames) {
     match reply {
         Reply::Stored(_) => into.push(b"ok"),
         Reply::Miss => into.push(PICKLED_NONE),
-        Reply::Value { bytes, flags, .. } if flags & PICKLED != 0 => into.push(bytes),
-        Reply::Value { bytes, .. } => into.push(&pickle_bytes(bytes)),
+        Reply::Value(value) if value.flags & PICKLED != 0 => into.push(value.bytes),
+        Reply::Value(value) => into.push(&pickle_bytes(value.bytes)),
         Reply::Error(code, message) => into.push(&error(*code, message)),
         // No get or set is answered by anything else.
         Reply::Pong
@@ -182,6 +182,7 @@ mod meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::StoredValue;
     use crate::mutation::{Key, Space};
     use crate::wire::Frame;
 
@@ -240,7 +241,7 @@ mod tests {
     fn replies() {
         assert_eq!(frame(&Reply::Stored(7)), b"ok");
         assert_eq!(frame(&Reply::Miss), b"\x80\x03N.");
-        let value = |bytes, flags| frame(&Reply::Value { bytes, version: 1, flags });
+        let value = |bytes, flags| frame(&Reply::Value(StoredValue { bytes, version: 1, flags }));
         assert_eq!(value(b"anything", PICKLED | 5), b"anything");
         assert_eq!(value(b"plain", 5), b"\x80\x03C\x05plain.");
         assert_eq!(value(b"", 0), b"\x80\x03C\0.");
